@@ -1,0 +1,29 @@
+/* The ABI between the runtime and a compiled kernel. Versioned: a change of layout or meaning raises the version, which is
+ * part of every cache key.
+ *
+ * A kernel is cut into tiles that are independent of each other and may run in any order on any thread:
+ *   kernel(args, begin, end) computes tiles begin <= t < end.
+ * Every result is the same whichever thread computes a tile and however the tiles are grouped. A kernel never fails, never
+ * allocates, never calls out of itself. */
+#ifndef SPARSEFLOW_KERNEL_ABI_H
+#define SPARSEFLOW_KERNEL_ABI_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define SF_KERNEL_ABI_VERSION 1
+
+typedef struct sf_kernel_args {
+  void *const *buffers; /* one base address for each operand of the kernel, in the order of its plan; 64-byte aligned unless
+                           given by the host */
+  int64_t symbol;       /* the symbolic dimension; 1 where the graph has none */
+} sf_kernel_args;
+
+typedef void (*sf_kernel_fn)(const sf_kernel_args *args, int64_t tile_begin, int64_t tile_end);
+
+#if UINTPTR_MAX > 0xffffffffu
+_Static_assert(offsetof(sf_kernel_args, buffers) == 0, "kernel ABI 1");
+_Static_assert(offsetof(sf_kernel_args, symbol) == 8, "kernel ABI 1");
+_Static_assert(sizeof(sf_kernel_args) == 16, "kernel ABI 1");
+#endif
+#endif

@@ -1,0 +1,35 @@
+/* Facts about the zeros of one weight, seen as a matrix W[rows, columns]: rows are outputs, columns are inputs (for a convolution
+ * input channel, tap row, tap column, in this order). A zero of either sign is absent; NaN is not a zero. */
+#ifndef SFI_FACTS_H
+#define SFI_FACTS_H
+
+#include "base.h"
+
+/* How a weight tensor is read as W: element W[r, c] stands at data[r * row_stride + c * column_stride]. */
+typedef struct sfi_matrix {
+  const float *data;
+  int64_t rows, columns;
+  int64_t row_stride, column_stride; /* in elements */
+} sfi_matrix;
+
+/* Largest n:m kept by W: every aligned group of m has at most n nonzeros. n == m: nothing tighter. */
+typedef struct sfi_nm {
+  int32_t n, m;
+} sfi_nm;
+
+typedef struct sfi_facts {
+  int64_t rows, columns, nonzeros;
+  int64_t dead_rows, dead_columns;          /* wholly zero */
+  int64_t row_min, row_median, row_max;     /* nonzeros a row */
+  sfi_nm along_columns;                     /* groups of consecutive columns in a row; best density */
+  sfi_nm along_rows;                        /* groups of consecutive rows in a column */
+  int32_t block_rows, block_columns;        /* the largest block (by area) all of whose aligned tiles are wholly zero or not and whose
+                                               nonzero tiles are at least 95 % full; 1 1: none */
+  sfi_digest pattern;                       /* of rows, columns and the bitmap of nonzeros, row-major */
+} sfi_facts;
+
+static inline double sfi_density(const sfi_facts *f) {
+  return f->rows && f->columns ? (double)f->nonzeros / ((double)f->rows * (double)f->columns) : 0;
+}
+
+#endif

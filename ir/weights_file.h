@@ -1,0 +1,35 @@
+/* safetensors: a bounded reader. Format: 8 bytes little-endian header length, JSON header, data
+ * (https://github.com/huggingface/safetensors, format section). */
+#ifndef SFI_WEIGHTS_FILE_H
+#define SFI_WEIGHTS_FILE_H
+
+#include "base.h"
+
+typedef struct sfi_tensor_entry {
+  const char *name;
+  sf_dtype dtype;
+  int32_t rank;
+  int64_t dims[SF_MAX_RANK];
+  const void *data; /* into the file's bytes */
+  size_t bytes;
+} sfi_tensor_entry;
+
+/* An open weight file: read-only bytes and the table of its tensors. Reference counted by the graphs that use it. */
+typedef struct sfi_mapping sfi_mapping;
+
+/* Opens `folder`/`name`. The name must stay inside the folder: no absolute path, no "..", no symbolic link out of it. Refuses a
+ * header that is truncated, overlaps, leaves the file, overflows, repeats a name, nests, or is not the JSON that the format
+ * asks for; unknown dtypes are refused only when such a tensor is looked up. */
+sf_status sfi_mapping_open(const sf_allocator *allocator, const char *folder, const char *name, sfi_diag *diag,
+                           sfi_mapping **out_mapping);
+/* The same on bytes in memory, borrowed. `name` for messages. */
+sf_status sfi_mapping_from_memory(const sf_allocator *allocator, const void *data, size_t size, const char *name, sfi_diag *diag,
+                                  sfi_mapping **out_mapping);
+void sfi_mapping_retain(sfi_mapping *mapping);
+void sfi_mapping_release(sfi_mapping *mapping);
+size_t sfi_mapping_count(const sfi_mapping *mapping);
+const sfi_tensor_entry *sfi_mapping_at(const sfi_mapping *mapping, size_t i);
+/* NULL where there is no such tensor. */
+const sfi_tensor_entry *sfi_mapping_find(const sfi_mapping *mapping, const char *name);
+
+#endif

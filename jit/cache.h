@@ -1,0 +1,41 @@
+/* The kernel cache: entries in memory, then on disk, by key. Thread-safe. Safe beside other processes on the same directory.
+ * Disk rules and entry format: docs/cache.md. Any fault of the disk is a miss or an uncached put with one warning, never an error
+ * of the caller. */
+#ifndef SFI_CACHE_H
+#define SFI_CACHE_H
+
+#include "context.h"
+
+typedef enum sfi_entry_kind {
+  SFI_ENTRY_OBJECT = 1,  /* machine code of one kernel */
+  SFI_ENTRY_PACKED = 2,  /* a packed weight */
+  SFI_ENTRY_PROFILE = 3  /* facts about zeros */
+} sfi_entry_kind;
+
+typedef struct sfi_cache_key {
+  sfi_entry_kind kind;
+  const void *bytes; /* full key; compared whole */
+  size_t size;
+  const char *target;   /* "avx512"; "" where the payload holds no code */
+  const char *features; /* instruction-set bits that the payload needs, LLVM's syntax; "" where none */
+  const char *compiler; /* "LLVM 19.1.7 emitter 3"; "" where none. Differs: stale */
+} sfi_cache_key;
+
+typedef struct sfi_cache sfi_cache;
+
+/* directory NULL or "": memory only. An unusable directory is one warning and memory only. */
+sf_status sfi_cache_create(sf_context *context, const char *directory, uint64_t max_bytes, sfi_cache **out_cache);
+void sfi_cache_destroy(sfi_cache *cache);
+/* Fills out_blob on a hit (*out_level 1: memory, 2: disk) and returns true. On a miss `reason` (of reason_size bytes) says why:
+ * empty for plainly missing. */
+bool sfi_cache_get(sfi_cache *cache, const sfi_cache_key *key, bool disk, sfi_blob *out_blob, int *out_level, char *reason,
+                   size_t reason_size);
+/* Keeps a copy. Failing to is not an error. */
+void sfi_cache_put(sfi_cache *cache, const sfi_cache_key *key, bool disk, const void *payload, size_t size);
+/* Looks without reading the payload into memory level: HIT, MISSING, STALE (same kernel, other compiler or version), FOREIGN (unsafe
+ * owner or mode, or instruction set that this machine lacks). */
+sf_probe_state sfi_cache_probe(sfi_cache *cache, const sfi_cache_key *key, char *reason, size_t reason_size);
+sf_status sfi_cache_measure(sfi_cache *cache, sf_cache_stats *out_stats);
+sf_status sfi_cache_prune(sfi_cache *cache, uint64_t max_bytes, sf_cache_stats *out_stats);
+
+#endif

@@ -1,0 +1,57 @@
+/* The passes: one analysis or transformation a file. The pipeline that orders them, prints between them and verifies after them
+ * is jit/pipeline.c. */
+#ifndef SFI_PASSES_H
+#define SFI_PASSES_H
+
+#include "context.h"
+#include "emitter.h"
+#include "plan.h"
+
+typedef struct sfi_pass_env {
+  sf_context *context;
+  sfi_diag *diag;
+  /* Facts of a matrix, from the cache or by sfi_scan_zeros; owned by the compilation. NULL: out of memory (in diag). */
+  const sfi_facts *(*facts)(void *user, const sfi_matrix *matrix, sfi_digest digest);
+  void *facts_user;
+  /* The reference back end on one node whose operands are static; data of node's shape and dtype. */
+  void (*evaluate)(const sf_graph *graph, sf_value node, const sf_tensor *inputs, const sf_tensor *output);
+} sfi_pass_env;
+
+/* Graph passes: read `graph`, make a new one. Weight data may be shared with `graph`, which must outlive the result. All
+ * keep the inputs and outputs with their names, order and shapes, and values up to the order of sums. */
+typedef sf_status (*sfi_graph_pass)(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
+sf_status sfi_fold_constants(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
+sf_status sfi_fold_batch_norm(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
+sf_status sfi_simplify(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
+sf_status sfi_eliminate_common(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
+sf_status sfi_eliminate_dead(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
+/* Shrinks weights by channels that are provably zero; see its file. */
+sf_status sfi_propagate_dead_channels(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
+
+/* Scans W once. */
+void sfi_scan_zeros(const sfi_matrix *matrix, sfi_facts *out_facts);
+/* Digest of a matrix: shape, and elements in row-major order of W whatever the strides. */
+sfi_digest sfi_matrix_digest(const sfi_matrix *matrix);
+/* How the static operand of a matmul or conv2d is read as W; false where the node has none that is a matrix. `operand` is its index
+ * among the node's inputs. */
+bool sfi_weight_matrix(const sf_graph *graph, sf_value node, int32_t *out_operand, sfi_matrix *out_matrix);
+/* The same for a weight on its own, by its first consumer, else rows = first extent: for pictures and statistics. */
+bool sfi_weight_as_matrix(const sf_graph *graph, sf_value weight, sfi_matrix *out_matrix);
+
+/* Plan passes: change `plan` in place. */
+/* Graph to kernels, one an operation, with layouts chosen and conversions inserted. plan: zero but for graph, target,
+ * symbol_min, symbol_max and arena.allocator. */
+sf_status sfi_lower_to_kernels(sfi_pass_env *env, sfi_plan *plan);
+/* Elementwise kernels merged into the epilogue of their producer or the expression of their consumer. */
+sf_status sfi_fuse(sfi_pass_env *env, sfi_plan *plan);
+/* An emitter for every kernel; those that none accepts become ANCHOR_NODE, or fail where fusion made that impossible.
+ * only: NULL, or the one emitter name allowed for contractions. */
+sf_status sfi_choose(sfi_pass_env *env, sfi_plan *plan, const sfi_emitter *const *emitters, size_t n_emitters, const char *only);
+/* Lifetimes (first_use, last_use), and drops buffers that nothing uses. */
+sf_status sfi_plan_lifetimes(sfi_pass_env *env, sfi_plan *plan);
+/* Offsets of TEMP buffers in one arena for one value of the symbol: buffers alive at the same time do not overlap; 64-byte
+ * aligned, with 64 bytes of slack behind each. offsets: n_buffers entries, SIZE_MAX for those not in the arena. Never allocates.
+ * False on overflow. */
+bool sfi_plan_memory(const sfi_plan *plan, int64_t symbol, size_t *offsets, size_t *out_bytes);
+
+#endif
