@@ -16,7 +16,8 @@
 #include "graph.h"
 #include "target.h"
 
-enum { SFI_SPACE_MAX = 8, SFI_OPERANDS_MAX = 16, SFI_STEPS_MAX = 32, SFI_NO_BUFFER = -1 };
+/* 17 operands: the widest operation has 16, and one output. */
+enum { SFI_SPACE_MAX = 8, SFI_OPERANDS_MAX = 17, SFI_STEPS_MAX = 32, SFI_NO_BUFFER = -1 };
 
 /* ---- expressions -------------------------------------------------------------------------------------------------- */
 
@@ -124,7 +125,9 @@ typedef struct sfi_kernel {
   double eps;
   sfi_pool pool;
   sfi_contract contract;
-  sf_value node; /* ANCHOR_NODE: index in the plan's graph */
+  /* ANCHOR_NODE: index in the plan's graph; operand 0 is its output, operand 1 + i its input i: whole ROW buffers of the node's
+   * shapes, offsets and strides unused. SF_NO_VALUE: operand 1 is copied to operand 0. */
+  sf_value node;
   /* Set by the choice pass. */
   const struct sfi_emitter *emitter; /* NULL: ANCHOR_NODE */
   struct {
@@ -162,7 +165,7 @@ typedef struct sfi_plan {
   const sf_graph *graph; /* after the graph passes; borrowed */
   const sfi_target *target;
   sfi_arena arena;       /* owns everything below */
-  int64_t symbol_min, symbol_max; /* the class: symbol in [min, max]; max INT64_MAX: no bound */
+  int64_t symbol_min, symbol_max; /* the class: symbol in [min, max]; max INT64_MAX: no bound, and then the symbol may be 0 too */
   sfi_buffer *buffers;
   size_t n_buffers, buffers_capacity;
   sfi_kernel *kernels;

@@ -12,7 +12,9 @@ typedef struct sfi_pass_env {
   sfi_diag *diag;
   /* Facts of a matrix, from the cache or by sfi_scan_zeros; owned by the compilation. NULL: out of memory (in diag). */
   const sfi_facts *(*facts)(void *user, const sfi_matrix *matrix, sfi_digest digest);
-  void *facts_user;
+  /* sfi_matrix_digest, computed once a compilation for each matrix. */
+  sfi_digest (*digest)(void *user, const sfi_matrix *matrix);
+  void *facts_user; /* of both */
   /* The reference back end on one node whose operands are static; data of node's shape and dtype. */
   void (*evaluate)(const sf_graph *graph, sf_value node, const sf_tensor *inputs, const sf_tensor *output);
 } sfi_pass_env;
@@ -42,6 +44,8 @@ bool sfi_weight_as_matrix(const sf_graph *graph, sf_value weight, sfi_matrix *ou
 /* Graph to kernels, one an operation, with layouts chosen and conversions inserted. plan: zero but for graph, target,
  * symbol_min, symbol_max and arena.allocator. */
 sf_status sfi_lower_to_kernels(sfi_pass_env *env, sfi_plan *plan);
+/* The same without a back end: every operation an ANCHOR_NODE. */
+sf_status sfi_lower_to_nodes(sfi_pass_env *env, sfi_plan *plan);
 /* Elementwise kernels merged into the epilogue of their producer or the expression of their consumer. */
 sf_status sfi_fuse(sfi_pass_env *env, sfi_plan *plan);
 /* An emitter for every kernel; those that none accepts become ANCHOR_NODE, or fail where fusion made that impossible.
