@@ -64,6 +64,15 @@ typedef struct sfi_ragged {
   sfi_poly columns;
 } sfi_ragged;
 
+/* Reads outside an image give 0: the LOADs of `operand` are made only at the points where, for every bound of that operand,
+ *   0 <= add + sum of index[d] * mul[d] < limit
+ * and give 0 elsewhere (the address may then lie outside the buffer). MAP only. */
+typedef struct sfi_bound {
+  int32_t operand;
+  int64_t add, mul[SFI_SPACE_MAX], limit;
+} sfi_bound;
+enum { SFI_BOUNDS_MAX = 2 };
+
 /* ---- anchors ------------------------------------------------------------------------------------------------------ */
 
 typedef enum sfi_anchor {
@@ -92,7 +101,8 @@ typedef struct sfi_pool {
  *   CONTRACT: W is a weight known at compile time, packed by the emitter; operand 2 is its PACKED buffer. A zero of W is absent:
  *      it contributes 0 whatever X holds there, Inf and NaN too.
  *   PRODUCT: operand 2 is addressed by t * stride[0] + m * stride[1] + k * stride[2]; ordinary IEEE arithmetic.
- * Convolution: j enumerates the output pixels oh * valid + ow, and X column of j is oh * pitch + ow. Else pitch == valid == 0. */
+ * Convolution over a padded image: j enumerates the output pixels oh * valid + ow, and X column of j is oh * pitch + ow. Vectors may
+ * be read over columns [0, rows of output * pitch + 64): the image's buffer has that slack. Else pitch == valid == 0. */
 typedef struct sfi_contract {
   int64_t rows;         /* M */
   sfi_poly depth;       /* K; constant for CONTRACT */
@@ -107,16 +117,25 @@ typedef struct sfi_contract {
   int64_t pitch, valid;
 } sfi_contract;
 
+/* Tiles, shared by the runtime and the emitters; tile numbers are row-major over the dimensions named here.
+ *   CONTRACT, PRODUCT: (t, column block, row block): extent of t x ceil(J / tile.column_block) x ceil(M / tile.row_block) where M is
+ *     contract.row_count. In a panel space a tile spans the whole panel: one column block.
+ *   NODE: one tile.
+ *   Others: the first `tile_dims` dimensions of the space, one tile an index; 0: one tile. Neither the last dimension nor `axis` nor
+ *     any dimension behind `axis` is among them. */
 typedef struct sfi_kernel {
   const char *name; /* "k2.matmul+add+relu": position, anchor, epilogue; for people */
   sfi_anchor anchor;
   int32_t rank; /* of the space */
   sfi_extent extent[SFI_SPACE_MAX];
   sfi_ragged ragged;
+  int32_t tile_dims;
   int32_t n_operands;
   sfi_access operand[SFI_OPERANDS_MAX]; /* 0: output; 1: main input (not MAP); 2: W of a contraction; then those of LOADs */
+  int32_t n_bounds;
+  sfi_bound bound[SFI_BOUNDS_MAX];
   sfi_expr pre; /* REDUCE, SOFTMAX, NORMALIZE: over space + reduction dimensions; LOADs only, no ARG */
-  sfi_expr epilogue;
+  sfi_expr epilogue; /* never empty; starts with ARG where the anchor has a value */
   /* REDUCE */
   sf_op reduce; /* REDUCE_SUM, REDUCE_MEAN, REDUCE_MAX */
   int32_t reduce_rank;
@@ -126,7 +145,8 @@ typedef struct sfi_kernel {
   sfi_pool pool;
   sfi_contract contract;
   /* ANCHOR_NODE: index in the plan's graph; operand 0 is its output, operand 1 + i its input i: whole ROW buffers of the node's
-   * shapes, offsets and strides unused. SF_NO_VALUE: operand 1 is copied to operand 0. */
+   * shapes, offsets and strides unused. SF_NO_VALUE: operand 1 is copied to operand 0.
+   * Other anchors: the operation they come from, SF_NO_VALUE for what lowering added; for names only. */
   sf_value node;
   /* Set by the choice pass. */
   const struct sfi_emitter *emitter; /* NULL: ANCHOR_NODE */
@@ -158,6 +178,7 @@ typedef struct sfi_buffer {
   /* Elements: PANEL: ceil(columns / panel) * panel * features; ROW (panel 0): columns * features. */
   int64_t panel;
   sfi_poly columns, features;
+  int64_t slack; /* elements behind the last one that may be read; their values are unspecified */
   int32_t first_use, last_use; /* kernels, by index; TEMP: written at first_use */
 } sfi_buffer;
 
@@ -173,7 +194,7 @@ typedef struct sfi_plan {
 } sfi_plan;
 
 bool sfi_extent_eval(sfi_extent e, int64_t symbol, int64_t *out);
-/* Bytes of a buffer; false on overflow. */
+/* Bytes of a buffer with its slack; false on overflow. */
 bool sfi_buffer_bytes(const sfi_buffer *buffer, int64_t symbol, size_t *out);
 /* Every rule above. */
 sf_status sfi_plan_verify(const sfi_plan *plan, sfi_diag *diag);
