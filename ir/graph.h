@@ -29,6 +29,8 @@ typedef struct sfi_shape {
   sfi_poly dims[SF_MAX_RANK];
 } sfi_shape;
 bool sfi_shape_numel(const sfi_shape *shape, sfi_poly *out);
+bool sfi_shape_equal(const sfi_shape *a, const sfi_shape *b);
+void sfi_shape_print(sfi_text *text, const sfi_shape *shape, const char *symbol); /* "[batch,3,4]" */
 
 typedef struct sfi_attr_value {
   int64_t i;
@@ -46,6 +48,7 @@ typedef struct sfi_node {
   /* All attributes of the operation, defaults filled in, in ascending order of their id; see sfi_attr_of. */
   const sfi_attr_value *attrs;
   const char *name; /* INPUT: unique; WEIGHT: the tensor's name; others: the text form's name, or NULL */
+  const char *label; /* INPUT and WEIGHT: the value's name in the text form; NULL: `name`. Only the parser sets it, copies keep it */
   /* WEIGHT and CONSTANT: dense elements, 16-byte aligned or as the host gave them. NULL in other nodes. */
   const void *data;
   size_t bytes;
@@ -66,6 +69,8 @@ struct sf_graph {
   struct sfi_mapping *mapping; /* the weight file, kept while the graph lives; NULL: none */
   sfi_node *nodes;
   size_t n_nodes, nodes_capacity;
+  sf_value *inputs; /* the INPUT nodes, in order */
+  size_t n_inputs, inputs_capacity;
   sfi_output *outputs;
   size_t n_outputs, outputs_capacity;
   sfi_diag diag; /* first error of the builder */
@@ -127,7 +132,10 @@ sf_graph *sfi_graph_new_like(const sf_graph *like);
 sf_status sfi_graph_verify(const sf_graph *graph, sfi_diag *diag);
 /* The text form; parse(print(g)) prints the same. */
 void sfi_graph_print(const sf_graph *graph, sfi_text *out);
-/* Reads the text form into `graph` (empty, or what earlier lines built: the REPL). Stops at the first error. */
+/* Reads the text form into `graph` (empty, or what earlier lines built: the REPL). Stops at the first error. On an error the graph
+ * is what it was before the call but for the error in graph->diag: whoever clears that may go on with the graph. Values that
+ * were built without a name answer to the name under which sfi_graph_print shows them. `file` is for messages; weight files
+ * are looked for in `folder` (NULL: none may be named). */
 sf_status sfi_graph_parse_into(sf_graph *graph, const char *text, size_t length, const char *file, const char *folder);
 
 #endif

@@ -194,11 +194,21 @@ SF_API int32_t sf_graph_output_count(const sf_graph *graph);
 SF_API sf_value sf_graph_input_value(const sf_graph *graph, int32_t i);
 SF_API sf_value sf_graph_output_value(const sf_graph *graph, int32_t i);
 
+/* Sink of text. Returns false to stop. */
+typedef bool (*sf_write_fn)(void *user, const char *text, size_t length);
+
 /* Text form (docs/text-form.md). Weight files are looked for beside `path`, never outside its folder. */
 SF_API sf_status sf_graph_parse_file(sf_context *context, const char *path, sf_graph **out_graph);
 /* `name` stands for the file in messages; `folder` holds the weight files, NULL: none may be named. */
 SF_API sf_status sf_graph_parse(sf_context *context, const char *text, size_t length, const char *name, const char *folder,
                                 sf_graph **out_graph);
+/* More lines of the text form for a graph that is not in error, all of them or none: on an error the graph is what it was before
+ * the call and stays usable; the error goes to the context. Names of earlier values are known. `folder` as for
+ * sf_graph_parse. */
+SF_API sf_status sf_graph_parse_lines(sf_graph *graph, const char *text, size_t length, const char *folder);
+/* Writes the text form; sf_graph_parse reads it back and prints the same. Weights are written by name, constants whole.
+ * SF_STATUS_OUT_OF_MEMORY is its only error; a `write` that returns false ends the text. */
+SF_API sf_status sf_graph_print(const sf_graph *graph, sf_write_fn write, void *user);
 
 /* ---- compile ------------------------------------------------------------------------------------------------------ */
 
@@ -243,9 +253,6 @@ SF_API int32_t sf_program_input_count(const sf_program *program);
 SF_API int32_t sf_program_output_count(const sf_program *program);
 SF_API sf_status sf_program_input_info(const sf_program *program, int32_t i, sf_tensor_info *out_info);
 SF_API sf_status sf_program_output_info(const sf_program *program, int32_t i, sf_tensor_info *out_info);
-
-/* Sink of text. Returns false to stop. */
-typedef bool (*sf_write_fn)(void *user, const char *text, size_t length);
 
 typedef enum sf_stage {
   SF_STAGE_GRAPH = 0,     /* as built */
