@@ -52,8 +52,10 @@ typedef struct sfi_text {
 } sfi_text;
 void sfi_text_add(sfi_text *text, const char *data, size_t length);
 void sfi_text_printf(sfi_text *text, const char *format, ...) SFI_PRINTF(2, 3);
+void sfi_text_vprintf(sfi_text *text, const char *format, va_list arguments) SFI_PRINTF(2, 0);
 /* Shortest decimal that reads back as the same double ("0.1", "1e-05", "nan", "-inf"). */
 void sfi_text_number(sfi_text *text, double value);
+void sfi_text_float(sfi_text *text, float value); /* the same float */
 void sfi_text_deinit(sfi_text *text);
 
 /* Bytes owned by their allocator. The zero value is empty. */
