@@ -1,0 +1,58 @@
+/* Operations that move elements and compute nothing. */
+#include "ref_kernel.h"
+
+/* The data of a WEIGHT or CONSTANT. An INPUT has none: its tensor is the host's. */
+void sfi_ref_leaf(const sfi_ref_call *call) {
+  sf_tensor data = *call->output;
+  data.data = (void *)(uintptr_t)call->node->data;
+  data.dtype = call->node->dtype;
+  if (data.data) sfi_ref_reshape(&(sfi_ref_call){.node = call->node, .inputs = &data, .output = call->output});
+}
+
+void sfi_ref_reshape(const sfi_ref_call *call) {
+  int64_t n = sfi_ref_numel(call->output);
+  for (int64_t i = 0; i < n; i++) sfi_ref_store(call->output, i, sfi_ref_load(&call->inputs[0], i));
+}
+
+/* Elements of `x` from `at` on, by one stride for each dimension of the output. */
+static void gather(const sfi_ref_call *call, int64_t at, int64_t (*strides)[SF_MAX_RANK]) {
+  const sf_tensor *out = call->output;
+  int64_t n = sfi_ref_numel(out), index[SF_MAX_RANK] = {0};
+  for (int64_t i = 0; i < n; i++) {
+    sfi_ref_store(out, i, sfi_ref_load(&call->inputs[0], at));
+    sfi_ref_next(out->rank, out->dims, index, 1, strides, &at);
+  }
+}
+
+void sfi_ref_transpose(const sfi_ref_call *call) {
+  const int64_t *perm = sfi_attr_of(call->node, SF_ATTR_PERM)->ints;
+  int64_t own[SF_MAX_RANK], strides[1][SF_MAX_RANK];
+  sfi_ref_strides(&call->inputs[0], own);
+  for (int32_t d = 0; d < call->output->rank; d++) strides[0][d] = own[perm[d]];
+  gather(call, 0, strides);
+}
+
+void sfi_ref_slice(const sfi_ref_call *call) {
+  const sf_tensor *x = &call->inputs[0];
+  const sfi_attr_value *starts = sfi_attr_of(call->node, SF_ATTR_STARTS), *steps = sfi_attr_of(call->node, SF_ATTR_STEPS);
+  int64_t own[SF_MAX_RANK], strides[1][SF_MAX_RANK], at = 0;
+  sfi_ref_strides(x, own);
+  for (int32_t d = 0; d < x->rank; d++) {
+    int64_t start = starts->ints[d] < 0 ? starts->ints[d] + x->dims[d] : starts->ints[d];
+    at += sfi_max(start, 0) * own[d];
+    strides[0][d] = own[d] * (steps->count > 0 ? steps->ints[d] : 1);
+  }
+  gather(call, at, strides);
+}
+
+void sfi_ref_concat(const sfi_ref_call *call) {
+  const sf_tensor *out = call->output;
+  int32_t axis = sfi_ref_axis(sfi_attr_int(call->node, SF_ATTR_AXIS), out->rank);
+  int64_t before = sfi_ref_span(out, 0, axis), pitch = sfi_ref_span(out, axis, out->rank), at = 0;
+  for (int32_t k = 0; k < call->node->n_inputs; k++) {
+    int64_t width = sfi_ref_span(&call->inputs[k], axis, out->rank);
+    for (int64_t i = 0; i < before; i++)
+      for (int64_t j = 0; j < width; j++) sfi_ref_store(out, i * pitch + at + j, sfi_ref_load(&call->inputs[k], i * width + j));
+    at += width;
+  }
+}
