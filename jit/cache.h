@@ -7,9 +7,9 @@
 #include "context.h"
 
 typedef enum sfi_entry_kind {
-  SFI_ENTRY_OBJECT = 1,  /* machine code of one kernel */
-  SFI_ENTRY_PACKED = 2,  /* a packed weight */
-  SFI_ENTRY_PROFILE = 3  /* facts about zeros */
+  SFI_ENTRY_OBJECT = 1, /* machine code of one kernel */
+  SFI_ENTRY_PACKED = 2, /* a packed weight */
+  SFI_ENTRY_PROFILE = 3 /* facts about zeros */
 } sfi_entry_kind;
 
 typedef struct sfi_cache_key {
@@ -23,18 +23,24 @@ typedef struct sfi_cache_key {
 
 typedef struct sfi_cache sfi_cache;
 
+/* $XDG_CACHE_HOME/sparseflow, else $HOME/.cache/sparseflow. False, and "": neither is set, or it does not fit. */
+bool sfi_cache_default_directory(char *out, size_t size);
+
 /* directory NULL or "": memory only. An unusable directory is one warning and memory only. */
 sf_status sfi_cache_create(sf_context *context, const char *directory, uint64_t max_bytes, sfi_cache **out_cache);
 void sfi_cache_destroy(sfi_cache *cache);
 /* Fills out_blob on a hit (*out_level 1: memory, 2: disk) and returns true. On a miss `reason` (of reason_size bytes) says why:
- * empty for plainly missing. */
+ * empty for plainly missing. A key whose `features` this machine lacks always misses: whether such an entry, compiled for another
+ * machine, is there already is a question for sfi_cache_probe. */
 bool sfi_cache_get(sfi_cache *cache, const sfi_cache_key *key, bool disk, sfi_blob *out_blob, int *out_level, char *reason,
                    size_t reason_size);
 /* Keeps a copy. Failing to is not an error. */
 void sfi_cache_put(sfi_cache *cache, const sfi_cache_key *key, bool disk, const void *payload, size_t size);
-/* Looks without reading the payload into memory level: HIT, MISSING, STALE (same kernel, other compiler or version), FOREIGN (unsafe
- * owner or mode, or instruction set that this machine lacks). */
+/* Looks on disk, verifies the whole entry and keeps nothing: HIT (it is what `key` asks for, be it for this machine or another),
+ * MISSING (with a reason where it is there but damaged), STALE (same kernel, other compiler, version or features), FOREIGN (unsafe
+ * owner or mode, or not the asked features but some that this machine lacks). */
 sf_probe_state sfi_cache_probe(sfi_cache *cache, const sfi_cache_key *key, char *reason, size_t reason_size);
+/* Of the disk level. IO_ERROR, logged, where the directory cannot be read; all zero where there is none. */
 sf_status sfi_cache_measure(sfi_cache *cache, sf_cache_stats *out_stats);
 sf_status sfi_cache_prune(sfi_cache *cache, uint64_t max_bytes, sf_cache_stats *out_stats);
 
