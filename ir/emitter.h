@@ -13,6 +13,8 @@ typedef enum sfi_refusal {
 } sfi_refusal;
 const char *sfi_refusal_text(sfi_refusal refusal);
 
+struct sfi_emission; /* a back end's own: the module that it writes to */
+
 typedef struct sfi_emitter {
   const char *name;  /* "spmm-dictionary" */
   int32_t version;   /* raised with any change of emitted code or packing; part of cache keys */

@@ -122,6 +122,8 @@ sf_value sfi_graph_add_leaf(sf_graph *graph, sf_op op, const char *name, sf_dtyp
                             bool borrow, const sfi_place *place);
 sf_value sfi_graph_add(sf_graph *graph, sf_op op, const char *name, int32_t n_inputs, const sf_value *inputs, int32_t n_attrs,
                        const sf_attr *attrs, const sfi_place *place);
+/* name NULL makes one. */
+sf_status sfi_graph_add_output(sf_graph *graph, const char *name, sf_value value, const sfi_place *place);
 /* An empty graph with the name, symbol, places' file and inputs' context of `like`. For passes. NULL: out of memory. Weight
  * data of `like` may be borrowed as long as `like` lives. */
 sf_graph *sfi_graph_new_like(const sf_graph *like);
