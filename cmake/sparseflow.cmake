@@ -7,6 +7,9 @@ function(sf_compile_options target)
     target_compile_options(${target} PRIVATE -fsanitize=${SPARSEFLOW_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer)
     target_link_options(${target} PRIVATE -fsanitize=${SPARSEFLOW_SANITIZE})
   endif()
+  if(SPARSEFLOW_FUZZ)
+    target_compile_options(${target} PRIVATE -fsanitize=fuzzer-no-link)
+  endif()
 endfunction()
 
 # sf_directory(directory [seen...]): object library of a source directory; `seen` are the directories it may include.
