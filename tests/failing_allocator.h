@@ -1,0 +1,40 @@
+/* An allocator that counts what is live and fails when told: for leak tests and for tests of running out of memory. */
+#ifndef FAILING_ALLOCATOR_H
+#define FAILING_ALLOCATOR_H
+
+#include <sparseflow/sparseflow.h>
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+typedef struct failing_allocator {
+  atomic_long calls;      /* of allocate */
+  atomic_long fail_at;    /* the call with this number fails, counted from 1; 0: none does */
+  atomic_long fail_after; /* every call above this number fails; 0: none does */
+  atomic_long live, live_bytes;
+} failing_allocator;
+
+static void *failing_allocate(void *user, size_t bytes, size_t alignment) {
+  failing_allocator *f = user;
+  long call = atomic_fetch_add(&f->calls, 1) + 1;
+  long fail_at = atomic_load(&f->fail_at), fail_after = atomic_load(&f->fail_after);
+  if (call == fail_at || (fail_after && call > fail_after)) return NULL;
+  void *memory = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (!memory) return NULL;
+  atomic_fetch_add(&f->live, 1);
+  atomic_fetch_add(&f->live_bytes, (long)bytes);
+  return memory;
+}
+
+static void failing_release(void *user, void *memory, size_t bytes) {
+  failing_allocator *f = user;
+  atomic_fetch_sub(&f->live, 1);
+  atomic_fetch_sub(&f->live_bytes, (long)bytes);
+  free(memory);
+}
+
+static inline sf_allocator failing_allocator_of(failing_allocator *f) {
+  return (sf_allocator){f, failing_allocate, failing_release};
+}
+
+#endif
