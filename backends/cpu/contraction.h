@@ -1,0 +1,57 @@
+/* What the emitters of matrix products share: the walk over tiles and columns, the position of a row of X, and the store of finished
+ * rows through the epilogue. */
+#ifndef SFI_CONTRACTION_H
+#define SFI_CONTRACTION_H
+
+#include "emission.h"
+
+enum { SFI_VECTORS_MAX = 8, SFI_ROWS_MAX = 16, SFI_ACCUMULATORS_MAX = 48 };
+
+/* V vectors of consecutive columns of X and the points of the output that they make. */
+typedef struct sfi_columns {
+  int32_t vectors;
+  LLVMValueRef x;                          /* address of X[t, k at position 0, first column] */
+  LLVMValueRef load_mask[SFI_VECTORS_MAX]; /* NULL: the whole vector may be read */
+  sfi_point point[SFI_VECTORS_MAX];        /* index[1], the row, is filled in by sfi_store_rows */
+} sfi_columns;
+
+/* Emits code for rows [row_begin, row_end) of W, i64 values, row_begin a multiple of tile.rows. */
+typedef void (*sfi_rows_fn)(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end);
+
+/* The loop over tiles [tile_begin, tile_end) and the columns of each; `rows` is called once for each way of masking columns. */
+void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows);
+
+/* Columns in flattened order that all tiles of one t walk: J, or for a convolution the image rows with their dead columns. */
+int64_t sfi_flat_columns(const sfi_kernel *kernel); /* -1: symbolic */
+/* Number of vectors of columns in the register tile, at most `most`, such that few lanes are wasted; sets tile.vectors and
+ * tile.column_block. */
+void sfi_choose_columns(sfi_kernel *kernel, const sfi_target *target, int32_t most);
+/* tile.rows = rows, and row_block such that a block of W with `bytes_per_row` fits half of L2 and eight tiles come out. */
+void sfi_choose_rows(sfi_kernel *kernel, const sfi_target *target, int32_t rows, double bytes_per_row);
+
+/* Bytes of the table of positions in front of a packed W: 0 where position(k) = k * stride. */
+int64_t sfi_position_bytes(const sfi_kernel *kernel);
+/* Position of row k of X at pack time: what kernels multiply or add; see sfi_x_row. */
+uint32_t sfi_position(const sfi_kernel *kernel, int64_t k);
+/* Largest position fits 32 bits? */
+bool sfi_positions_fit(const sfi_kernel *kernel);
+void sfi_write_positions(const sfi_kernel *kernel, uint8_t *blob);
+/* Address of row k of X (columns->x based): for a stored position, and for a counter k with the table at operand 2's start. */
+LLVMValueRef sfi_x_row_at(sfi_emission *e, LLVMValueRef x, LLVMValueRef stored_position);
+LLVMValueRef sfi_x_row(sfi_emission *e, LLVMValueRef x, LLVMValueRef k);
+
+/* acc[r * vectors + v] of rows row + r, r < count, through the epilogue into the output; rows at or past row_count are skipped. */
+void sfi_store_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row, int32_t count, const LLVMValueRef *acc);
+
+/* Is any valid lane of acc NaN? i1. For kernels that multiply by the zeros of W: see emit_gemm.c. */
+LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *acc, int32_t rows);
+
+/* Element W[r, k] of a contraction's weight, with the groups of a convolution spread over all k. */
+float sfi_weight_at(const sfi_contract *c, int64_t r, int64_t k);
+
+/* Microseconds of `cycles` on one core of the target. */
+double sfi_cycles_us(const sfi_target *target, double cycles);
+/* Columns of all t at `symbol`, each t rounded up to whole register tiles. For costs. */
+double sfi_total_columns(const sfi_kernel *kernel, const sfi_target *target, int64_t symbol);
+
+#endif

@@ -1,0 +1,216 @@
+/* The walk over tiles and columns shared by the emitters of matrix products. See contraction.h; tile numbering: plan.h. */
+#include "contraction.h"
+
+static bool is_panel(const sfi_kernel *k) {
+  return k->ragged.width != 0;
+}
+static bool is_compressed(const sfi_kernel *k) {
+  return k->contract.pitch != k->contract.valid;
+}
+static bool is_image(const sfi_kernel *k) {
+  return k->contract.pitch != 0;
+}
+
+int64_t sfi_flat_columns(const sfi_kernel *k) {
+  if (!sfi_is_const(k->extent[2].of)) return -1;
+  int64_t j = sfi_ceil_div(k->extent[2].of.c[0], k->extent[2].div);
+  return is_image(k) ? j / k->contract.valid * k->contract.pitch : j;
+}
+
+void sfi_choose_columns(sfi_kernel *k, const sfi_target *target, int32_t most) {
+  int64_t lanes = target->lanes, flat = is_panel(k) ? k->ragged.width : sfi_flat_columns(k);
+  int64_t vectors = most;
+  if (flat >= 0) {
+    int64_t all = sfi_max(1, sfi_ceil_div(flat, lanes));
+    vectors = sfi_ceil_div(all, sfi_ceil_div(all, most));
+  }
+  k->tile.vectors = (int32_t)vectors;
+  if (is_panel(k))
+    k->tile.column_block = k->ragged.width;
+  else if (is_image(k))
+    k->tile.column_block = sfi_max(1, vectors * lanes / k->contract.pitch) * k->contract.valid;
+  else
+    k->tile.column_block = vectors * lanes;
+}
+
+void sfi_choose_rows(sfi_kernel *k, const sfi_target *target, int32_t rows, double bytes_per_row) {
+  int64_t count = k->anchor == SFI_ANCHOR_PRODUCT ? 8 * rows : sfi_max(1, k->contract.rows);
+  int64_t fit = bytes_per_row > 0 ? (int64_t)((double)target->l2_bytes / 2 / bytes_per_row) / rows * rows : count;
+  int64_t block = sfi_round_up(sfi_ceil_div(count, 8), rows);
+  k->tile.rows = rows;
+  k->tile.row_block = sfi_max(rows, sfi_min(block, fit));
+}
+
+int64_t sfi_position_bytes(const sfi_kernel *k) {
+  return k->contract.k_offset ? sfi_round_up(k->contract.depth.c[0] * 4, 64) : 0;
+}
+
+/* A constant stride is multiplied in; with a symbolic one the kernel multiplies. */
+uint32_t sfi_position(const sfi_kernel *k, int64_t i) {
+  if (k->contract.k_offset) return (uint32_t)k->contract.k_offset[i];
+  sfi_poly stride = k->operand[1].stride[1];
+  return (uint32_t)(sfi_is_const(stride) ? i * stride.c[0] : i);
+}
+
+bool sfi_positions_fit(const sfi_kernel *k) {
+  int64_t depth = k->contract.depth.c[0];
+  if (k->contract.k_offset) {
+    for (int64_t i = 0; i < depth; i++)
+      if (k->contract.k_offset[i] < 0 || k->contract.k_offset[i] > INT32_MAX) return false;
+    return true;
+  }
+  sfi_poly stride = k->operand[1].stride[1];
+  int64_t last = sfi_is_const(stride) ? stride.c[0] : 1, end;
+  return last >= 0 && sfi_mul(depth, last, &end) && end <= INT32_MAX;
+}
+
+void sfi_write_positions(const sfi_kernel *k, uint8_t *blob) {
+  if (!k->contract.k_offset) return;
+  for (int64_t i = 0; i < k->contract.depth.c[0]; i++) {
+    uint32_t p = sfi_position(k, i);
+    memcpy(blob + i * 4, &p, 4);
+  }
+}
+
+LLVMValueRef sfi_x_row_at(sfi_emission *e, LLVMValueRef x, LLVMValueRef stored) {
+  sfi_poly stride = e->kernel->operand[1].stride[1];
+  if (!e->kernel->contract.k_offset && !sfi_is_const(stride)) stored = sfi_muli(e, stored, sfi_poly_value(e, stride));
+  return sfi_at(e, e->f32, x, stored);
+}
+
+LLVMValueRef sfi_x_row(sfi_emission *e, LLVMValueRef x, LLVMValueRef k) {
+  if (!e->kernel->contract.k_offset)
+    return sfi_at(e, e->f32, x, sfi_muli(e, k, sfi_poly_value(e, e->kernel->operand[1].stride[1])));
+  LLVMValueRef stored = LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, e->base[2], k), e->i64, "");
+  return sfi_at(e, e->f32, x, stored);
+}
+
+float sfi_weight_at(const sfi_contract *c, int64_t r, int64_t k) {
+  const sfi_matrix *w = &c->matrix;
+  if (c->groups > 1) {
+    int64_t rows = c->rows / c->groups, group = r / rows;
+    k -= group * w->columns;
+    if (k < 0 || k >= w->columns) return 0;
+  }
+  return w->data[r * w->row_stride + k * w->column_stride];
+}
+
+/* Columns [flat, flat + V lanes) of t. end: NULL where all of them exist, else the first that does not. */
+static void columns_at(sfi_emission *e, LLVMValueRef t, LLVMValueRef flat, LLVMValueRef end, sfi_columns *out) {
+  const sfi_kernel *k = e->kernel;
+  out->vectors = k->tile.vectors;
+  LLVMValueRef index =
+      sfi_addi(e, sfi_poly_value(e, k->operand[1].offset), sfi_muli(e, t, sfi_poly_value(e, k->operand[1].stride[0])));
+  out->x = sfi_at(e, e->f32, e->base[1], sfi_addi(e, index, flat));
+  for (int32_t v = 0; v < out->vectors; v++) {
+    LLVMValueRef first = sfi_addi(e, flat, sfi_i64(e, (int64_t)v * e->lanes));
+    sfi_point *p = &out->point[v];
+    *p = (sfi_point){.rank = 3, .vector_dim = 2, .vector = true, .index = {t, NULL, first}};
+    out->load_mask[v] = NULL;
+    if (is_panel(k)) {
+      /* Valid lanes of the panel matter to ROW operands of the epilogue only; PANEL ones ignore the mask. */
+      LLVMValueRef column = sfi_addi(e, sfi_muli(e, t, sfi_i64(e, k->ragged.width)), first);
+      p->mask = sfi_mask_below(e, column, sfi_poly_value(e, k->ragged.columns));
+    } else if (is_image(k) && is_compressed(k)) {
+      LLVMValueRef pitch = sfi_i64(e, k->contract.pitch), valid = sfi_i64(e, k->contract.valid);
+      LLVMValueRef row = LLVMBuildUDiv(e->builder, first, pitch, ""), column = LLVMBuildURem(e->builder, first, pitch, "");
+      p->index[2] = sfi_addi(e, sfi_muli(e, row, valid), sfi_mini(e, column, valid));
+      p->compressed = true;
+      LLVMTypeRef narrow = LLVMVectorType(e->i32, (unsigned)e->lanes);
+      LLVMValueRef lane = LLVMBuildAdd(e->builder, LLVMBuildTrunc(e->builder, sfi_iota(e), narrow, ""),
+                                       sfi_splat(e, LLVMBuildTrunc(e->builder, column, e->i32, "")), "");
+      LLVMValueRef in_row = LLVMBuildURem(e->builder, lane, LLVMBuildTrunc(e->builder, sfi_splat(e, pitch), narrow, ""), "");
+      p->mask = LLVMBuildICmp(e->builder, LLVMIntULT, in_row, LLVMBuildTrunc(e->builder, sfi_splat(e, valid), narrow, ""), "");
+      if (end) p->mask = LLVMBuildAnd(e->builder, p->mask, sfi_mask_below(e, first, end), "");
+    } else if (end) {
+      p->mask = sfi_mask_below(e, first, end);
+      if (!is_image(k)) out->load_mask[v] = p->mask;
+    }
+  }
+}
+
+void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows) {
+  const sfi_kernel *k = e->kernel;
+  LLVMValueRef one = sfi_i64(e, 1), m = sfi_poly_value(e, k->contract.row_count);
+  LLVMValueRef row_block = sfi_i64(e, k->tile.row_block), column_block = sfi_i64(e, k->tile.column_block);
+  LLVMValueRef j = sfi_extent_value(e, k->extent[2]);
+  LLVMValueRef row_blocks = LLVMBuildUDiv(e->builder, sfi_addi(e, m, sfi_i64(e, k->tile.row_block - 1)), row_block, "");
+  LLVMValueRef column_blocks =
+      is_panel(k) ? one : LLVMBuildUDiv(e->builder, sfi_addi(e, j, sfi_i64(e, k->tile.column_block - 1)), column_block, "");
+  LLVMValueRef step = sfi_i64(e, (int64_t)k->tile.vectors * e->lanes);
+
+  sfi_loop tile;
+  sfi_loop_begin(e, &tile, e->tile_begin, e->tile_end, one, NULL, 0);
+  LLVMValueRef block = LLVMBuildUDiv(e->builder, tile.index, row_blocks, "");
+  LLVMValueRef row_begin = sfi_muli(e, LLVMBuildURem(e->builder, tile.index, row_blocks, ""), row_block);
+  LLVMValueRef row_end = sfi_mini(e, sfi_addi(e, row_begin, row_block), m);
+  LLVMValueRef t = LLVMBuildUDiv(e->builder, block, column_blocks, "");
+  LLVMValueRef begin = sfi_muli(e, LLVMBuildURem(e->builder, block, column_blocks, ""), column_block);
+  LLVMValueRef end = sfi_mini(e, sfi_addi(e, begin, column_block), j);
+  if (is_image(k)) { /* whole output rows: from outputs to flattened columns of X */
+    begin = sfi_muli(e, LLVMBuildUDiv(e->builder, begin, sfi_i64(e, k->contract.valid), ""), sfi_i64(e, k->contract.pitch));
+    end = sfi_muli(e, LLVMBuildUDiv(e->builder, end, sfi_i64(e, k->contract.valid), ""), sfi_i64(e, k->contract.pitch));
+  }
+  int64_t flat = sfi_flat_columns(k), width = (int64_t)k->tile.vectors * e->lanes;
+  bool whole = is_panel(k) || (!is_image(k) && flat >= 0 && flat % width == 0);
+
+  sfi_columns columns;
+  sfi_loop full;
+  sfi_loop_begin(e, &full, begin, LLVMBuildNSWSub(e->builder, end, sfi_i64(e, width - 1), ""), step, NULL, 0);
+  columns_at(e, t, full.index, NULL, &columns);
+  rows(e, &columns, row_begin, row_end);
+  sfi_loop_end(e, &full, NULL);
+  if (!whole) {
+    sfi_if tail;
+    sfi_if_begin(e, &tail, LLVMBuildICmp(e->builder, LLVMIntSLT, full.index, end, ""));
+    columns_at(e, t, full.index, end, &columns);
+    rows(e, &columns, row_begin, row_end);
+    sfi_if_end(e, &tail, NULL, NULL, NULL, 0);
+  }
+  sfi_loop_end(e, &tile, NULL);
+}
+
+void sfi_store_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row, int32_t count, const LLVMValueRef *acc) {
+  const sfi_kernel *k = e->kernel;
+  bool whole = sfi_is_const(k->contract.row_count) && k->contract.row_count.c[0] % count == 0;
+  LLVMValueRef m = sfi_poly_value(e, k->contract.row_count);
+  for (int32_t r = 0; r < count; r++) {
+    LLVMValueRef index = sfi_addi(e, row, sfi_i64(e, r));
+    sfi_if inside;
+    if (!whole) sfi_if_begin(e, &inside, LLVMBuildICmp(e->builder, LLVMIntSLT, index, m, ""));
+    for (int32_t v = 0; v < columns->vectors; v++) {
+      sfi_point p = columns->point[v];
+      p.index[1] = index;
+      sfi_point_store(e, &p, sfi_expr_value(e, &k->epilogue, &p, acc[r * columns->vectors + v]));
+    }
+    if (!whole) sfi_if_end(e, &inside, NULL, NULL, NULL, 0);
+  }
+}
+
+LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *acc, int32_t rows) {
+  LLVMValueRef any = NULL;
+  for (int32_t v = 0; v < columns->vectors; v++) {
+    LLVMValueRef nan = NULL;
+    for (int32_t r = 0; r < rows; r++) {
+      LLVMValueRef a = acc[r * columns->vectors + v], is = LLVMBuildFCmp(e->builder, LLVMRealUNO, a, a, "");
+      nan = nan ? LLVMBuildOr(e->builder, nan, is, "") : is;
+    }
+    if (columns->point[v].mask) nan = LLVMBuildAnd(e->builder, nan, columns->point[v].mask, "");
+    any = any ? LLVMBuildOr(e->builder, any, nan, "") : nan;
+  }
+  LLVMTypeRef type = LLVMTypeOf(any);
+  return sfi_intrinsic(e, "llvm.vector.reduce.or", &type, 1, &any, 1);
+}
+
+double sfi_cycles_us(const sfi_target *target, double cycles) {
+  double ghz = target->peak_gflops / (4.0 * target->lanes); /* two FMA units */
+  return cycles / (ghz * 1e3);
+}
+
+double sfi_total_columns(const sfi_kernel *k, const sfi_target *target, int64_t symbol) {
+  int64_t t = 0, j = 0;
+  sfi_extent_eval(k->extent[0], symbol, &t);
+  sfi_extent_eval(k->extent[2], symbol, &j);
+  if (is_image(k)) j = j / k->contract.valid * k->contract.pitch;
+  return (double)t * (double)sfi_round_up(j, (int64_t)k->tile.vectors * target->lanes);
+}

@@ -1,0 +1,24 @@
+/* The walk over an iteration space shared by the emitters that are not matrix products. */
+#ifndef SFI_SPACE_H
+#define SFI_SPACE_H
+
+#include "emission.h"
+
+typedef void (*sfi_point_fn)(sfi_emission *e, const sfi_point *point);
+
+/* Loops over the tiles asked for and the dimensions behind them, and calls `body` at each point; along the last dimension for vectors
+ * of points where `vector`. Dimension `skip` (-1: none) is left to the body; its index is 0 in the point. body is called once for
+ * each way of masking. */
+void sfi_space_walk(sfi_emission *e, bool vector, int32_t skip, sfi_point_fn body);
+
+/* Loops over `dims` dimensions [first, first + dims) of extents `extent` inside a body, carrying values: `next` is written from
+ * `carried` by step at each point. The last of them runs in vectors where `vector_last`: then lanes past its end are masked in
+ * point->mask. Carried values end in `carried`. */
+typedef void (*sfi_step_fn)(sfi_emission *e, const sfi_point *point, LLVMValueRef *carried, void *user);
+void sfi_inner_walk(sfi_emission *e, const sfi_point *at, int32_t first, int32_t dims, const sfi_extent *extent, bool vector_last,
+                    LLVMValueRef *carried, unsigned n_carried, sfi_step_fn step, void *user);
+
+/* Cost shared by kernels bound by moving elements: `passes` over the space's points, `cycles` a vector. */
+double sfi_space_cost(const sfi_kernel *kernel, const sfi_plan *plan, int64_t symbol, double cycles);
+
+#endif
