@@ -1,0 +1,175 @@
+/* Convolution with static weights as a CONTRACT kernel. A 1x1 window of stride 1 reads the image as it is. Other windows read a padded
+ * image laid out in phases, so that every tap is a unit-stride read at its own offset:
+ *   [n][c][slot h][slot w][rows][pitch], where slot s of a dimension holds padded positions s * dilation + q * stride, q = 0, 1, ..
+ * With g = gcd(dilation, stride) and period = stride / g, tap k stands in slot k % period, displaced by k / period * (dilation / g).
+ * An image that needs neither padding nor phases and has room behind it is read in place. */
+#include "lower.h"
+
+enum { SLACK = 64 }; /* columns that vectors may reach past the last */
+
+/* One dimension of the window. */
+typedef struct side {
+  int64_t in, out, taps, stride, dilation, before, after;
+  int64_t period, slots, displacement; /* see above */
+  int64_t extent;                      /* of one phase */
+} side;
+
+static int64_t gcd(int64_t a, int64_t b) {
+  return b ? gcd(b, a % b) : a;
+}
+
+static side make_side(const sfi_lowering *l, sf_value v, int32_t d) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const int64_t *pad = sfi_attr_of(node, SF_ATTR_PAD)->ints;
+  side s = {.in = l->values[node->inputs[0]].shape.dims[2 + d].c[0],
+            .out = l->values[v].shape.dims[2 + d].c[0],
+            .taps = l->values[node->inputs[1]].shape.dims[2 + d].c[0],
+            .stride = sfi_attr_of(node, SF_ATTR_STRIDE)->ints[d],
+            .dilation = sfi_attr_of(node, SF_ATTR_DILATION)->ints[d],
+            .before = pad[d],
+            .after = pad[d + 2]};
+  const int64_t g = gcd(s.dilation, s.stride);
+  s.period = s.stride / g;
+  s.slots = sfi_min(s.period, s.taps);
+  s.displacement = s.dilation / g;
+  s.extent = s.out + (s.taps - 1) / s.period * s.displacement;
+  return s;
+}
+
+/* Padding, or positions beyond the image in the last phase. */
+static bool needs_copy(const side *s) {
+  return s->before || s->after || s->stride != 1;
+}
+
+/* Appends a dimension of the copy's space unless it has one index. */
+static void dimension(sfi_kernel *kernel, sfi_poly extent, sfi_poly from, sfi_poly to, int64_t row, int64_t column) {
+  if (sfi_is(extent, 1)) return;
+  const int32_t d = kernel->rank++;
+  kernel->extent[d] = (sfi_extent){extent, 1};
+  kernel->operand[1].stride[d] = from;
+  kernel->operand[0].stride[d] = to;
+  kernel->bound[0].mul[d] = row;
+  kernel->bound[1].mul[d] = column;
+}
+
+/* The padded image of `x`, a view of [n, c, h, w]. */
+static int32_t padded_image(sfi_lowering *l, const sfi_shape *shape, const sfi_view *x, const side *h, const side *w,
+                            int64_t phases) {
+  const sfi_poly n = shape->dims[0], c = shape->dims[1], one = sfi_const(1);
+  sfi_buffer buffer = {.kind = SFI_BUFFER_TEMP, .value = SF_NO_VALUE, .dtype = SF_F32, .slack = w->extent + SLACK};
+  buffer.columns = sfi_low_mul(l, n, c);
+  buffer.features = sfi_const(phases);
+  sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_MAP);
+  kernel.node = SF_NO_VALUE;
+  sfi_low_load(&kernel.epilogue, 1);
+  const sfi_poly row = x->stride[2], column = x->stride[3];
+  kernel.n_operands = 2;
+  kernel.operand[0] = (sfi_access){.buffer = sfi_low_buffer(l, &buffer)};
+  kernel.operand[1] = (sfi_access){.buffer = x->buffer, .offset = x->offset};
+  kernel.operand[1].offset = sfi_low_add(l, kernel.operand[1].offset, sfi_low_mul(l, row, sfi_const(-h->before)));
+  kernel.operand[1].offset = sfi_low_add(l, kernel.operand[1].offset, sfi_low_mul(l, column, sfi_const(-w->before)));
+  kernel.n_bounds = 2;
+  kernel.bound[0] = (sfi_bound){.operand = 1, .add = -h->before, .limit = h->in};
+  kernel.bound[1] = (sfi_bound){.operand = 1, .add = -w->before, .limit = w->in};
+  sfi_poly images;
+  const sfi_poly to_image = sfi_low_mul(l, c, sfi_const(phases)), to_channel = sfi_const(phases);
+  if (sfi_low_merge(l, shape, x->stride, 0, 2, &images)) {
+    dimension(&kernel, sfi_low_mul(l, n, c), images, to_channel, 0, 0);
+  } else {
+    dimension(&kernel, n, x->stride[0], to_image, 0, 0);
+    dimension(&kernel, c, x->stride[1], to_channel, 0, 0);
+  }
+  const int64_t phase = h->extent * w->extent;
+  dimension(&kernel, sfi_const(h->slots), sfi_low_mul(l, row, sfi_const(h->dilation)), sfi_const(w->slots * phase), h->dilation, 0);
+  dimension(&kernel, sfi_const(w->slots), sfi_low_mul(l, column, sfi_const(w->dilation)), sfi_const(phase), 0, w->dilation);
+  dimension(&kernel, sfi_const(h->extent), sfi_low_mul(l, row, sfi_const(h->stride)), sfi_const(w->extent), h->stride, 0);
+  /* The last dimension stays even with one index: it is the one that vectors run along. */
+  const int32_t d = kernel.rank++;
+  kernel.extent[d] = (sfi_extent){sfi_const(w->extent), 1};
+  kernel.operand[1].stride[d] = sfi_low_mul(l, column, sfi_const(w->stride));
+  kernel.operand[0].stride[d] = one;
+  kernel.bound[1].mul[d] = w->stride;
+  sfi_low_tile(l, &kernel, kernel.rank);
+  sfi_low_push(l, &kernel);
+  return kernel.operand[0].buffer;
+}
+
+/* Position of each k: input channel, tap row, tap column, in this order. */
+static const int64_t *positions(sfi_lowering *l, int64_t channels, const side *h, const side *w, int64_t channel, int64_t phase,
+                                int64_t pitch) {
+  const int64_t count = channels * h->taps * w->taps;
+  int64_t *position = sfi_arena_alloc(&l->plan->arena, (size_t)count * sizeof *position), *out = position;
+  if (!position) {
+    sfi_low_fail_memory(l);
+    return NULL;
+  }
+  for (int64_t c = 0; c < channels; c++) {
+    for (int64_t kh = 0; kh < h->taps; kh++) {
+      for (int64_t kw = 0; kw < w->taps; kw++) {
+        *out++ = c * channel + (kh % h->period * w->slots + kw % w->period) * phase + kh / h->period * h->displacement * pitch +
+                 kw / w->period * w->displacement;
+      }
+    }
+  }
+  return position;
+}
+
+static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const sf_value x = node->inputs[0];
+  const sfi_shape *shape = &l->values[x].shape;
+  const side h = make_side(l, v, 0), w = make_side(l, v, 1);
+  const int64_t channels = shape->dims[1].c[0];
+  sfi_view view = sfi_low_row(l, x);
+  if (h.taps == 1 && w.taps == 1 && !needs_copy(&h) && !needs_copy(&w)) {
+    sfi_poly pixel;
+    if (!sfi_low_merge(l, shape, view.stride, 2, 4, &pixel) || !(sfi_is(pixel, 1) || h.in * w.in == 1))
+      view = sfi_low_densify(l, shape, &view);
+    kernel->operand[1] =
+        (sfi_access){.buffer = view.buffer, .offset = view.offset, .stride = {view.stride[0], view.stride[1], sfi_const(1)}};
+    return;
+  }
+  sfi_contract *contract = &kernel->contract;
+  contract->valid = w.out;
+  sfi_buffer *buffer = &l->plan->buffers[view.buffer];
+  if (!needs_copy(&h) && !needs_copy(&w) && buffer->kind == SFI_BUFFER_TEMP && sfi_low_is_dense(l, shape, &view)) {
+    buffer->slack = sfi_max(buffer->slack, w.in + SLACK);
+    contract->pitch = w.in;
+    contract->k_offset = positions(l, channels, &h, &w, h.in * w.in, 0, w.in);
+    kernel->operand[1] = (sfi_access){.buffer = view.buffer, .stride = {view.stride[0], view.stride[1], sfi_const(1)}};
+    return;
+  }
+  const int64_t phase = h.extent * w.extent, channel = h.slots * w.slots * phase;
+  contract->pitch = w.extent;
+  contract->k_offset = positions(l, channels, &h, &w, channel, phase, w.extent);
+  kernel->operand[1] = (sfi_access){.buffer = padded_image(l, shape, &view, &h, &w, channel),
+                                    .stride = {sfi_const(channels * channel), sfi_const(channel), sfi_const(1)}};
+}
+
+void sfi_low_conv2d(sfi_lowering *l, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  static const sfi_grouping grouping = {.n = 3, .start = {0, 1, 2, 4}};
+  int32_t operand;
+  sfi_matrix matrix;
+  if (sfi_is_static(l->graph, node->inputs[0]) || !sfi_weight_matrix(l->graph, v, &operand, &matrix)) {
+    sfi_low_node(l, v);
+    return;
+  }
+  sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_CONTRACT);
+  sfi_located *value = &l->values[v];
+  const int64_t groups = sfi_attr_int(node, SF_ATTR_GROUPS);
+  kernel.contract.rows = matrix.rows;
+  kernel.contract.row_count = sfi_const(matrix.rows);
+  kernel.contract.depth = sfi_const(matrix.columns * groups);
+  kernel.contract.groups = groups;
+  sfi_low_weight(l, &kernel, node->inputs[operand], &matrix);
+  image_operand(l, &kernel, v);
+  sfi_low_set_row(l, v, sfi_low_temp(l, v, &value->shape, false), &grouping);
+  sfi_low_space(l, &kernel, &value->shape, &grouping);
+  kernel.operand[0] = sfi_low_access(l, &kernel, &value->shape, &value->row, &grouping);
+  if (node->n_inputs == 3) {
+    const int32_t bias = sfi_low_epilogue_operand(l, &kernel, &kernel.epilogue, node->inputs[2], 1, &value->shape, &grouping);
+    sfi_low_step(&kernel.epilogue, (sfi_step){.kind = SFI_STEP_OP, .op = SF_OP_ADD, .a = 0, .b = bias});
+  }
+  sfi_low_push(l, &kernel);
+}

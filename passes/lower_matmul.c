@@ -1,0 +1,173 @@
+/* Matrix products. With a static matrix they are CONTRACT kernels: on the right of activations in panels, unless there is one
+ * column; on the left on rows. Two run-time operands make a PRODUCT. */
+#include "lower.h"
+
+void sfi_low_weight(sfi_lowering *l, sfi_kernel *kernel, sf_value weight, const sfi_matrix *matrix) {
+  sfi_contract *contract = &kernel->contract;
+  contract->weight = weight;
+  contract->matrix = *matrix;
+  contract->weight_digest = l->env->digest(l->env->facts_user, matrix);
+  contract->facts = l->env->facts(l->env->facts_user, matrix, contract->weight_digest);
+  if (!contract->facts) sfi_low_fail_memory(l);
+  /* The index is the kernel's, which fusion may move: sfi_plan_lifetimes sets it. The size is the emitter's. */
+  const sfi_buffer packed = {
+      .kind = SFI_BUFFER_PACKED, .value = weight, .dtype = SF_F32, .columns = sfi_const(0), .features = sfi_const(0)};
+  kernel->operand[2] = (sfi_access){.buffer = sfi_low_buffer(l, &packed)};
+  kernel->n_operands = 3;
+}
+
+/* An operand of the product with its last two dimensions exchanged where asked. */
+static void exchanged(sfi_lowering *l, sf_value v, bool exchange, sfi_shape *shape, sfi_view *view) {
+  *shape = l->values[v].shape;
+  *view = sfi_low_row(l, v);
+  if (!exchange) return;
+  const int32_t r = shape->rank;
+  const sfi_poly extent = shape->dims[r - 1], stride = view->stride[r - 1];
+  shape->dims[r - 1] = shape->dims[r - 2];
+  shape->dims[r - 2] = extent;
+  view->stride[r - 1] = view->stride[r - 2];
+  view->stride[r - 2] = stride;
+}
+
+static bool is_one(sfi_poly p) {
+  return sfi_is(p, 1);
+}
+
+/* Space (t, m, j) over an output in rows, whose dimensions are cut into `grouping`. */
+static void row_output(sfi_lowering *l, sfi_kernel *kernel, sf_value v, const sfi_grouping *grouping) {
+  const sfi_located *value = &l->values[v];
+  sfi_low_set_row(l, v, sfi_low_temp(l, v, &value->shape, false), grouping);
+  sfi_low_space(l, kernel, &value->shape, grouping);
+  kernel->operand[0] = sfi_low_access(l, kernel, &value->shape, &value->row, grouping);
+  kernel->contract.row_count = kernel->extent[1].of;
+}
+
+/* x[.., n, k] W^T, one row of x: a matrix-vector product. */
+static void one_column(sfi_lowering *l, sf_value v, const sfi_shape *shape, sfi_view x, sfi_kernel *kernel) {
+  const int32_t r = l->values[v].shape.rank;
+  const sfi_grouping grouping = {.n = 3, .start = {0, r - 1, r, r}};
+  if (!is_one(x.stride[shape->rank - 1]) && !is_one(shape->dims[shape->rank - 1])) x = sfi_low_densify(l, shape, &x);
+  kernel->operand[1] = (sfi_access){.buffer = x.buffer, .offset = x.offset, .stride = {{{0}}, sfi_const(1), sfi_const(1)}};
+  row_output(l, kernel, v, &grouping);
+}
+
+/* x[.., n, k] W^T, columns in panels. */
+static void panels(sfi_lowering *l, sf_value v, sf_value x, bool exchange, sfi_kernel *kernel) {
+  sfi_located *value = &l->values[v];
+  sfi_shape shape = l->values[x].shape;
+  sfi_view view;
+  int32_t buffer;
+  if (exchange) {
+    exchanged(l, x, true, &shape, &view);
+    buffer = sfi_low_panel_of(l, &shape, &view);
+  } else {
+    buffer = sfi_low_panel(l, x);
+  }
+  value->panel = sfi_low_temp(l, v, &value->shape, true);
+  sfi_low_panel_space(l, kernel, &value->shape);
+  kernel->operand[0] = sfi_low_panel_access(l, value->panel, kernel->extent[1].of);
+  kernel->operand[1] = sfi_low_panel_access(l, buffer, shape.dims[shape.rank - 1]);
+  kernel->contract.row_count = kernel->extent[1].of;
+}
+
+/* W x[.., k, n]: columns are contiguous in rows already. */
+static void weight_on_the_left(sfi_lowering *l, sf_value v, const sfi_shape *shape, sfi_view x, sfi_kernel *kernel) {
+  const int32_t r = shape->rank;
+  const sfi_grouping grouping = {.n = 3, .start = {0, r - 2, r - 1, r}};
+  sfi_poly t;
+  if ((!is_one(x.stride[r - 1]) && !is_one(shape->dims[r - 1])) || !sfi_low_merge(l, shape, x.stride, 0, r - 2, &t)) {
+    x = sfi_low_densify(l, shape, &x);
+    sfi_low_merge(l, shape, x.stride, 0, r - 2, &t);
+  }
+  kernel->operand[1] = (sfi_access){.buffer = x.buffer, .offset = x.offset, .stride = {t, x.stride[r - 2], sfi_const(1)}};
+  row_output(l, kernel, v, &grouping);
+}
+
+static void contract(sfi_lowering *l, sf_value v, int32_t operand, const sfi_matrix *matrix) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const sf_value x = node->inputs[1 - operand];
+  const bool exchange = sfi_attr_int(node, operand == 1 ? SF_ATTR_TRANSPOSE_A : SF_ATTR_TRANSPOSE_B);
+  const sfi_shape *out = &l->values[v].shape;
+  sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_CONTRACT);
+  sfi_shape shape;
+  sfi_view view;
+  kernel.contract.rows = matrix->rows;
+  kernel.contract.depth = sfi_const(matrix->columns);
+  kernel.contract.groups = 1;
+  sfi_low_weight(l, &kernel, node->inputs[operand], matrix);
+  if (operand == 1 && !is_one(sfi_low_product(l, out->dims, out->rank - 1))) {
+    panels(l, v, x, exchange, &kernel);
+  } else {
+    exchanged(l, x, exchange, &shape, &view);
+    if (operand == 1)
+      one_column(l, v, &shape, view, &kernel);
+    else
+      weight_on_the_left(l, v, &shape, view, &kernel);
+  }
+  sfi_low_push(l, &kernel);
+}
+
+/* One operand of a PRODUCT as [t, row, column]: strides of the three. Copied where the batch is not one index, or where the columns must
+ * be contiguous and are not. */
+static sfi_access batched(sfi_lowering *l, sf_value v, bool exchange, const sfi_shape *out, bool contiguous) {
+  sfi_shape shape, whole = *out;
+  sfi_view view;
+  sfi_poly t;
+  exchanged(l, v, exchange, &shape, &view);
+  const int32_t r = shape.rank, batch = out->rank - 2, first = out->rank - r;
+  if (contiguous && !is_one(view.stride[r - 1]) && !is_one(shape.dims[r - 1])) view = sfi_low_densify(l, &shape, &view);
+  whole.dims[batch] = shape.dims[r - 2];
+  whole.dims[batch + 1] = shape.dims[r - 1];
+  /* Stretched over the batch only: a row or column of extent 1 keeps its stride. */
+  sfi_view seen = sfi_low_stretch(&shape, &view, first);
+  seen.stride[batch] = view.stride[r - 2];
+  seen.stride[batch + 1] = view.stride[r - 1];
+  if (!sfi_low_merge(l, &whole, seen.stride, 0, batch, &t)) {
+    seen = sfi_low_densify(l, &whole, &seen);
+    sfi_low_merge(l, &whole, seen.stride, 0, batch, &t);
+  }
+  return (sfi_access){.buffer = seen.buffer, .offset = seen.offset, .stride = {t, seen.stride[batch], seen.stride[batch + 1]}};
+}
+
+static void product(sfi_lowering *l, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const sfi_shape *out = &l->values[v].shape;
+  const int32_t r = out->rank;
+  const sfi_grouping grouping = {.n = 3, .start = {0, r - 2, r - 1, r}};
+  sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_PRODUCT);
+  const bool exchange_a = sfi_attr_int(node, SF_ATTR_TRANSPOSE_A), exchange_b = sfi_attr_int(node, SF_ATTR_TRANSPOSE_B);
+  const sfi_shape *a = &l->values[node->inputs[0]].shape;
+  kernel.operand[1] = batched(l, node->inputs[1], exchange_b, out, true);
+  kernel.operand[1].stride[2] = sfi_const(1); /* or one column */
+  kernel.operand[2] = batched(l, node->inputs[0], exchange_a, out, false);
+  kernel.n_operands = 3;
+  kernel.contract.depth = a->dims[a->rank - (exchange_a ? 2 : 1)];
+  kernel.contract.groups = 1;
+  row_output(l, &kernel, v, &grouping);
+  if (sfi_is_const(kernel.contract.row_count)) kernel.contract.rows = kernel.contract.row_count.c[0];
+  /* A is addressed by (t, m, k): its dimensions are in this order already. */
+  sfi_low_push(l, &kernel);
+}
+
+static bool has_zeros(const sfi_lowering *l, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const float *data = node->data;
+  for (size_t i = 0; data && i < node->bytes / sizeof *data; i++) {
+    if (data[i] == 0) return true;
+  }
+  return false;
+}
+
+void sfi_low_matmul(sfi_lowering *l, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const sf_value a = node->inputs[0], b = node->inputs[1];
+  int32_t operand;
+  sfi_matrix matrix;
+  const bool folded = sfi_is_static(l->graph, a) && sfi_is_static(l->graph, b);
+  if (!folded && sfi_weight_matrix(l->graph, v, &operand, &matrix)) contract(l, v, operand, &matrix);
+  /* A zero of a static operand is absent, whatever the other holds; PRODUCT would multiply by it. */
+  else if (has_zeros(l, a) || has_zeros(l, b))
+    sfi_low_node(l, v);
+  else
+    product(l, v);
+}
