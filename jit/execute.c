@@ -1,0 +1,99 @@
+/* Running kernels in order on the host's threads, on OpenMP's, or on the caller's alone. Tiles are independent, so no result depends
+ * on how they are cut or who computes them. Never allocates. */
+#include "jit.h"
+#include "ref.h"
+
+#include <unistd.h>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
+/* Dense tensor of a node's shape at `symbol`; the run has checked that the extents fit. */
+static sf_tensor tensor_of(const sf_graph *graph, sf_value value, int64_t symbol, void *data) {
+  const sfi_node *node = &graph->nodes[value];
+  sf_tensor tensor = {.data = data, .dtype = node->dtype, .rank = node->shape.rank};
+  for (int32_t d = 0; d < tensor.rank; d++) sfi_poly_eval(node->shape.dims[d], symbol, &tensor.dims[d]);
+  return tensor;
+}
+
+static void run_node(const sf_graph *graph, const sfi_launch *launch, int64_t symbol) {
+  sf_value value = launch->kernel->node;
+  sf_tensor inputs[SFI_OPERANDS_MAX];
+  const sfi_node *node = &graph->nodes[value];
+  for (int32_t i = 0; i < node->n_inputs; i++) inputs[i] = tensor_of(graph, node->inputs[i], symbol, launch->operands[1 + i]);
+  sf_tensor output = tensor_of(graph, value, symbol, launch->operands[0]);
+  sfi_ref_node(graph, value, inputs, &output);
+}
+
+static void run_tiles(const sf_graph *graph, const sfi_launch *launch, int64_t symbol, int64_t begin, int64_t end) {
+  if (begin == end) return;
+  if (launch->fn) {
+    const sf_kernel_args args = {launch->operands, symbol};
+    launch->fn(&args, begin, end);
+  } else if (launch->kernel->node != SF_NO_VALUE) {
+    run_node(graph, launch, symbol);
+  } else if (launch->copy_bytes) {
+    memcpy(launch->operands[0], launch->operands[1], launch->copy_bytes);
+  }
+}
+
+/* First tile of chunk i of n. */
+static int64_t cut(int64_t tiles, int64_t i, int64_t n) {
+  return tiles / n * i + sfi_min(tiles % n, i);
+}
+
+typedef struct cut_launch {
+  const sf_graph *graph;
+  const sfi_launch *launch;
+  int64_t symbol;
+} cut_launch;
+
+static void run_chunk(void *argument, int64_t i) {
+  const cut_launch *c = argument;
+  const sfi_launch *launch = c->launch;
+  run_tiles(c->graph, launch, c->symbol, cut(launch->tiles, i, launch->chunks), cut(launch->tiles, i + 1, launch->chunks));
+}
+
+static void run_alone(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol) {
+  for (size_t k = 0; k < n; k++) {
+    if (launches[k].chunks > 1 && context->parallel_for) {
+      cut_launch c = {graph, &launches[k], symbol};
+      context->parallel_for(context->parallel_for_user, launches[k].chunks, run_chunk, &c);
+    } else {
+      run_tiles(graph, &launches[k], symbol, 0, launches[k].tiles);
+    }
+  }
+}
+
+#if defined(_OPENMP)
+/* One region a run. Threads meet where a kernel that is spread begins or ends; between two that are not, the first thread just goes
+ * on. A host's own region around this call makes ours a team of one or more: whatever its size, it works the same. */
+static void run_region(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol) {
+#pragma omp parallel num_threads(context->threads)
+  {
+    int64_t team = omp_get_num_threads(), id = omp_get_thread_num();
+    for (size_t k = 0; k < n; k++) {
+      const sfi_launch *launch = &launches[k];
+      int64_t chunks = sfi_min(launch->chunks, team);
+      if (id < chunks) run_tiles(graph, launch, symbol, cut(launch->tiles, id, chunks), cut(launch->tiles, id + 1, chunks));
+      if (k + 1 < n && (launch->chunks > 1 || launches[k + 1].chunks > 1)) {
+#pragma omp barrier
+      }
+    }
+  }
+}
+#endif
+
+void sfi_execute(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol) {
+#if defined(_OPENMP)
+  bool spread = false;
+  for (size_t k = 0; k < n; k++) spread = spread || launches[k].chunks > 1;
+  /* A child of fork() has lost OpenMP's threads, and libgomp would wait for them for ever. */
+  if (spread && !context->parallel_for && context->jit->process == getpid()) {
+    run_region(context, graph, launches, n, symbol);
+    return;
+  }
+#endif
+  run_alone(context, graph, launches, n, symbol);
+}

@@ -1,0 +1,185 @@
+/* sf_program_explain: why each kernel is what it is. Lines of at most WIDTH columns. */
+#include "facts_text.h"
+
+#include <stdlib.h>
+
+enum { WIDTH = 110, INDENT = 6 };
+
+/* Phrases separated by "; ", wrapped between them. */
+typedef struct paragraph {
+  sfi_text *out;
+  size_t line; /* where the current line began in `out` */
+  bool empty;
+} paragraph;
+
+static paragraph paragraph_begin(sfi_text *out, const char *label) {
+  paragraph p = {out, out->length, true};
+  sfi_text_printf(out, "%*s%s: ", INDENT, "", label);
+  return p;
+}
+
+static void paragraph_add(paragraph *p, const char *phrase, size_t length) {
+  if (!p->empty) {
+    sfi_text_add(p->out, ";", 1);
+    if (p->out->length - p->line + 1 + length > WIDTH) {
+      sfi_text_add(p->out, "\n", 1);
+      p->line = p->out->length;
+      sfi_text_printf(p->out, "%*s", INDENT + 1, "");
+    }
+    sfi_text_add(p->out, " ", 1);
+  }
+  sfi_text_add(p->out, phrase, length);
+  p->empty = false;
+}
+
+static void print_choice(sfi_text *out, const char *choice) {
+  paragraph p = paragraph_begin(out, "choice");
+  while (*choice) {
+    const char *end = strstr(choice, "; ");
+    size_t length = end ? (size_t)(end - choice) : strlen(choice);
+    paragraph_add(&p, choice, length);
+    choice += length + (end ? 2 : 0);
+  }
+  sfi_text_add(out, "\n", 1);
+}
+
+static void print_bytes(sfi_text *out, uint64_t bytes) {
+  if (bytes < 1024) {
+    sfi_text_printf(out, "%llu B", (unsigned long long)bytes);
+  } else if (bytes < 1024 * 1024) {
+    sfi_text_printf(out, "%.1f KB", (double)bytes / 1024);
+  } else {
+    sfi_text_printf(out, "%.1f MB", (double)bytes / 1048576);
+  }
+}
+
+static const char *origin_text(sfi_origin origin, bool code) {
+  switch (origin) {
+  case SFI_FROM_MEMORY:
+    return "from memory";
+  case SFI_FROM_DISK:
+    return "from disk";
+  case SFI_MADE:
+    break;
+  }
+  return code ? "compiled" : "packed now";
+}
+
+static void print_space(sfi_text *out, const sfi_kernel *kernel, const char *symbol) {
+  sfi_text_printf(out, "%*sspace: [", INDENT, "");
+  for (int32_t d = 0; d < kernel->rank; d++) {
+    if (d) sfi_text_printf(out, ", ");
+    if (kernel->extent[d].div > 1) sfi_text_printf(out, "ceil(");
+    sfi_poly_print(out, kernel->extent[d].of, symbol);
+    if (kernel->extent[d].div > 1) sfi_text_printf(out, " / %lld)", (long long)kernel->extent[d].div);
+  }
+  sfi_text_printf(out, "]\n");
+}
+
+static void print_kernel(sfi_text *out, const sf_program *program, const sfi_kernel *kernel, const sfi_loaded *loaded) {
+  sfi_text_printf(out, "  %-50.50s %s", kernel->name, kernel->emitter ? kernel->emitter->name : "reference back end");
+  if (kernel->emitter) sfi_text_printf(out, ", predicted %.3g us", kernel->predicted_us);
+  sfi_text_printf(out, "\n");
+  if (!loaded->fn) return;
+  print_space(out, kernel, program->graph->symbol);
+  if (kernel->anchor == SFI_ANCHOR_CONTRACT && kernel->contract.facts) {
+    sfi_text_printf(out, "%*sweight: ", INDENT, "");
+    sfi_facts_print(out, kernel->contract.facts);
+    sfi_text_printf(out, "\n");
+  }
+  sfi_text_printf(out, "%*scode: ", INDENT, "");
+  print_bytes(out, loaded->code->code_bytes);
+  sfi_text_printf(out, " %s", origin_text(loaded->code_origin, true));
+  if (loaded->reason[0]) sfi_text_printf(out, " (%.70s)", loaded->reason);
+  if (loaded->packed) {
+    sfi_text_printf(out, ", weight ");
+    print_bytes(out, loaded->packed->packed.size);
+    sfi_text_printf(out, " %s", origin_text(loaded->packed_origin, false));
+  }
+  sfi_text_printf(out, "\n");
+  if (kernel->choice) print_choice(out, kernel->choice);
+}
+
+static bool print_class(sfi_text *out, const sf_program *program, const sfi_class *class) {
+  const sf_allocator *allocator = &program->context->allocator;
+  const sfi_plan *plan = &class->plan;
+  size_t bytes = 0, size = plan->n_buffers * sizeof(size_t);
+  int64_t symbol = plan->symbol_max == INT64_MAX ? plan->symbol_min : plan->symbol_max;
+  size_t *offsets = sfi_alloc(allocator, size);
+  if (!offsets) return false;
+  bool counted = sfi_plan_memory(plan, symbol, offsets, &bytes);
+  sfi_free(allocator, offsets, size);
+  if (program->symbolic) {
+    sfi_text_printf(out, "%s ", program->graph->symbol);
+    sfi_class_print(out, plan);
+    sfi_text_printf(out, ": ");
+  }
+  sfi_text_printf(out, "%zu kernels, arena ", plan->n_kernels);
+  if (counted) print_bytes(out, bytes);
+  if (program->symbolic) sfi_text_printf(out, " at %s %lld", program->graph->symbol, (long long)symbol);
+  sfi_text_printf(out, "\n");
+  for (size_t k = 0; k < plan->n_kernels; k++) print_kernel(out, program, &plan->kernels[k], &class->loaded[k]);
+  return true;
+}
+
+/* Totals count what classes share once: by address. */
+static int by_address(const void *a, const void *b) {
+  const uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
+  return (x > y) - (x < y);
+}
+
+static bool print_totals(sfi_text *out, const sf_program *program) {
+  size_t n = 0, capacity = 0;
+  for (int32_t c = 0; c < program->n_classes; c++) capacity += 2 * program->classes[c].plan.n_kernels;
+  uintptr_t *all = sfi_alloc(&program->context->allocator, capacity * sizeof *all);
+  if (!all) return false;
+  for (int32_t c = 0; c < program->n_classes; c++) {
+    const sfi_class *class = &program->classes[c];
+    for (size_t k = 0; k < class->plan.n_kernels; k++) {
+      if (class->loaded[k].code) all[n++] = (uintptr_t)class->loaded[k].code;
+      if (class->loaded[k].packed) all[n++] = (uintptr_t)class->loaded[k].packed;
+    }
+  }
+  qsort(all, n, sizeof *all, by_address);
+  uint64_t code = 0, packed = 0, statics = 0;
+  for (size_t i = 0; i < n; i++) {
+    const sfi_shared *shared = (const sfi_shared *)all[i];
+    if (i && all[i] == all[i - 1]) continue;
+    code += shared->code_bytes;
+    packed += shared->packed.size;
+  }
+  sfi_free(&program->context->allocator, all, capacity * sizeof *all);
+  for (size_t i = 0; i < program->n_statics; i++) statics += program->statics[i].size;
+  sfi_text_printf(out, "total: code ");
+  print_bytes(out, code);
+  sfi_text_printf(out, ", packed weights ");
+  print_bytes(out, packed);
+  sfi_text_printf(out, ", other constants ");
+  print_bytes(out, statics);
+  sfi_text_printf(out, "\n");
+  return true;
+}
+
+sf_status sf_program_explain(const sf_program *program, sf_write_fn write, void *user) {
+  if (!program) return SF_STATUS_INVALID_ARGUMENT;
+  sfi_diag diag = {0};
+  sfi_text text = {.allocator = &program->context->allocator};
+  if (!write) {
+    sfi_fail(&diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "write is NULL");
+    goto done;
+  }
+  sfi_text_printf(&text, "program %s for %s, %d thread%s\n", program->graph->name, program->classes[0].plan.target->name,
+                  program->context->threads, program->context->threads == 1 ? "" : "s");
+  bool complete = true;
+  for (int32_t c = 0; c < program->n_classes && complete; c++) complete = print_class(&text, program, &program->classes[c]);
+  complete = complete && print_totals(&text, program);
+  if (!complete || text.failed) {
+    sfi_fail_memory(&diag);
+  } else {
+    write(user, text.data, text.length);
+  }
+done:
+  sfi_text_deinit(&text);
+  if (diag.error.status != SF_OK) sfi_context_keep_error(program->context, &diag.error);
+  return diag.error.status;
+}

@@ -1,0 +1,227 @@
+/* What the files of jit/ share: the context's part that owns code, the settings of one compile, the pipeline, the units of code
+ * and packed weights, and the program. */
+#ifndef SFI_JIT_H
+#define SFI_JIT_H
+
+#include "backend.h"
+#include "cache.h"
+#include "passes.h"
+
+#include <sys/types.h>
+
+/* ---- shared: what is linked or packed once in a context ----------------------------------------------------------- */
+
+/* One linked kernel or one packed weight. Immutable but for `references`, which the context's lock guards. */
+typedef struct sfi_shared {
+  struct sfi_shared *next; /* in its bucket */
+  int64_t references;
+  sfi_entry_kind kind; /* OBJECT or PACKED */
+  sfi_digest digest;   /* of the key */
+  char *key;
+  size_t key_size;
+  /* OBJECT */
+  const sfi_backend *backend;
+  sf_kernel_fn fn;
+  sfi_code *code;
+  size_t code_bytes;
+  sfi_blob packed; /* PACKED */
+} sfi_shared;
+
+typedef struct sfi_shared_table {
+  sfi_shared **buckets;
+  size_t n_buckets, n;
+} sfi_shared_table;
+
+/* jit's part of a context. */
+struct sfi_jit {
+  sfi_cache *cache;
+  pid_t process;              /* that made the context: see execute.c */
+  pthread_mutex_t lock;       /* guards what follows */
+  const sfi_backend *backend; /* of the loader */
+  sfi_loader *loader;         /* NULL until the first kernel is linked */
+  sfi_shared_table table;
+};
+
+/* The shared thing of that key with a reference of the caller's; NULL where there is none. */
+sfi_shared *sfi_shared_find(sf_context *context, sfi_entry_kind kind, sfi_digest digest, const char *key, size_t key_size);
+/* Links `object` (moves nothing) or takes `packed` over (empties it), and publishes the result under its key. Where another thread
+ * was first, the result is that thread's. */
+sf_status sfi_shared_link(sf_context *context, const sfi_backend *backend, sfi_digest digest, const char *key, size_t key_size,
+                          const sfi_blob *object, sfi_diag *diag, sfi_shared **out_shared);
+sf_status sfi_shared_pack(sf_context *context, sfi_digest digest, const char *key, size_t key_size, sfi_blob *packed,
+                          sfi_diag *diag, sfi_shared **out_shared);
+void sfi_shared_retain(sf_context *context, sfi_shared *shared);
+void sfi_shared_release(sf_context *context, sfi_shared *shared); /* NULL does nothing */
+/* After the last reference; the loader too. */
+void sfi_shared_deinit(sf_context *context);
+
+/* ---- back ends ---------------------------------------------------------------------------------------------------- */
+
+/* The back end that makes code for a target; NULL: none in this build, or the reference target. */
+const sfi_backend *sfi_backend_of(const sfi_target *target);
+
+/* ---- settings ----------------------------------------------------------------------------------------------------- */
+
+enum { SFI_CLASSES_MAX = 64 };
+
+/* Options of sf_compile, sf_emit and sf_probe, read and checked. */
+typedef struct sfi_settings {
+  uint32_t flags;
+  int32_t level;
+  const sfi_target *target;
+  const sfi_backend *backend;          /* NULL: everything runs on the reference back end */
+  const char *only;                    /* the one emitter allowed for contractions, or NULL */
+  int32_t n_classes;                   /* >= 1 */
+  int64_t bounds[SFI_CLASSES_MAX + 1]; /* upper; the last is INT64_MAX, or 1 for a graph without a symbol */
+} sfi_settings;
+
+/* Copies an options struct of the host's, whose first member is its size, to `out` of `size` bytes: what the host's lacks is 0.
+ * False where the host's is too small to hold its size, or has a part that is unknown here and not 0. NULL gives zeros. */
+bool sfi_options_read(void *out, size_t size, const void *options);
+/* The same the other way, for structs that are filled: at most the host's size, which is left as it was. */
+void sfi_options_write(void *options, const void *filled, size_t size);
+/* `any_target`: the code will not be run. */
+sf_status sfi_settings_read(sf_context *context, const sf_graph *graph, const sf_compile_options *options, bool any_target,
+                            sfi_diag *diag, sfi_settings *out_settings);
+/* Ends a public call: keeps the error of `diag` in the context and where the options ask for it. Returns its status. */
+sf_status sfi_publish(sf_context *context, const sf_compile_options *options, const sfi_diag *diag);
+
+/* ---- pipeline ----------------------------------------------------------------------------------------------------- */
+
+/* Digests and facts of the matrices of one compilation, each computed once. */
+typedef struct sfi_weight_facts {
+  sf_context *context;
+  sfi_diag *diag;
+  bool disk;       /* may the disk cache be read and written? */
+  sfi_arena arena; /* owns the facts */
+  struct sfi_known_digest *digests;
+  struct sfi_known_facts *facts;
+  int32_t scanned;
+} sfi_weight_facts;
+/* For sfi_pass_env; `user` is a sfi_weight_facts. */
+const sfi_facts *sfi_weight_facts_get(void *user, const sfi_matrix *matrix, sfi_digest digest);
+sfi_digest sfi_weight_facts_digest(void *user, const sfi_matrix *matrix);
+
+enum { SFI_GRAPHS_MAX = 8 };
+
+/* One run of the passes: a graph and a plan for each class. */
+typedef struct sfi_pipeline {
+  sf_context *context;
+  const sfi_settings *settings;
+  sfi_diag *diag;
+  const char *traced; /* the pass to print before and after, or NULL */
+  sfi_text *trace;
+  sfi_weight_facts facts;
+  sf_graph *graphs[SFI_GRAPHS_MAX]; /* made by the graph passes, oldest first; each may borrow data of those before it */
+  int32_t n_graphs;
+  sfi_plan *plans; /* one a class; NULL before the plan passes */
+  int32_t n_plans;
+} sfi_pipeline;
+
+void sfi_pipeline_init(sfi_pipeline *pipeline, sf_context *context, const sfi_settings *settings, sfi_diag *diag);
+/* Graph passes alone where `graph_only`. `graph` must outlive the pipeline. */
+sf_status sfi_pipeline_run(sfi_pipeline *pipeline, const sf_graph *graph, bool graph_only);
+static inline sf_graph *sfi_pipeline_graph(const sfi_pipeline *pipeline) {
+  return pipeline->graphs[pipeline->n_graphs - 1];
+}
+void sfi_pipeline_deinit(sfi_pipeline *pipeline);
+/* Is there a pass of that name? Else fails with the list of names. */
+sf_status sfi_pass_check(const char *name, sfi_diag *diag);
+
+/* ---- units -------------------------------------------------------------------------------------------------------- */
+
+typedef enum sfi_origin { SFI_FROM_MEMORY, SFI_FROM_DISK, SFI_MADE } sfi_origin;
+
+/* One thing that compiling looks up: a kernel's code or a packed weight. Kernels with the same key share one. */
+typedef struct sfi_unit {
+  sfi_entry_kind kind;
+  const sfi_plan *plan; /* the first kernel that asks for it */
+  const sfi_kernel *kernel;
+  const char *key, *compiler;
+  size_t key_size;
+  sfi_digest digest;
+  sfi_origin origin;
+  char reason[128];   /* why it was not in the cache */
+  sfi_shared *shared; /* NULL with SF_COMPILE_CACHE_ONLY */
+  size_t bytes;
+  sfi_diag diag;
+} sfi_unit;
+
+/* Units of one kernel; -1: none. */
+typedef struct sfi_needs {
+  int32_t code, packed;
+  bool first_code, first_packed; /* is it the first that asks for the unit? */
+} sfi_needs;
+
+typedef struct sfi_units {
+  sf_context *context;
+  const sfi_settings *settings;
+  sfi_arena arena; /* keys */
+  sfi_unit *units;
+  size_t n, capacity;
+  sfi_needs **needs; /* [class][kernel] */
+} sfi_units;
+
+/* Lists the units of all plans with their keys. */
+sf_status sfi_units_list(sfi_units *units, sf_context *context, const sfi_settings *settings, const sfi_plan *plans,
+                         int32_t n_plans, sfi_diag *diag);
+/* From the context's memory, the disk, or made; missing ones in parallel. */
+sf_status sfi_units_obtain(sfi_units *units, sfi_diag *diag);
+sf_probe_state sfi_unit_probe(const sfi_units *units, const sfi_unit *unit, char *reason, size_t reason_size);
+void sfi_units_deinit(sfi_units *units); /* gives the references of `shared` back where they were not taken */
+
+/* body(argument, i) for i in [0, count), on the host's threads or on ours, which end with the call. */
+void sfi_spread(sf_context *context, int64_t count, void (*body)(void *argument, int64_t i), void *argument);
+
+/* ---- program ------------------------------------------------------------------------------------------------------ */
+
+typedef struct sfi_loaded {
+  sf_kernel_fn fn; /* NULL: a node, run by the reference back end */
+  sfi_shared *code, *packed;
+  sfi_origin code_origin, packed_origin;
+  const char *reason; /* why the code was made; "" where it was not */
+} sfi_loaded;
+
+typedef struct sfi_class {
+  int64_t symbol_max;
+  sfi_plan plan;
+  sfi_loaded *loaded; /* one a kernel */
+  void **fixed;       /* one a buffer: address of STATIC and PACKED ones, NULL for the others */
+  size_t n_operands;  /* of all kernels together */
+} sfi_class;
+
+typedef struct sfi_slot sfi_slot;
+
+/* Immutable but for the references and the slots. */
+struct sf_program {
+  atomic_int references;
+  sf_context *context;
+  sfi_arena arena;   /* owns classes and what they point to, and the facts */
+  sf_graph *graph;   /* canonical; its leaves have no data but where a kernel reads it, and that is the program's */
+  sfi_blob *statics; /* one a graph value, empty where no kernel reads it */
+  size_t n_statics;
+  bool symbolic;
+  int32_t n_classes;
+  sfi_class *classes;
+  sfi_slot *slots; /* instances; see run.c */
+  int32_t n_slots;
+};
+
+/* Takes plans, facts, graph and references of units over; what it takes is emptied. */
+sf_status sfi_program_build(sfi_pipeline *pipeline, sfi_units *units, sfi_diag *diag, sf_program **out_program);
+sf_status sfi_slots_create(sf_program *program, sfi_diag *diag);
+void sfi_slots_destroy(sf_program *program);
+
+/* One kernel ready to run: addresses resolved, cut into chunks. */
+typedef struct sfi_launch {
+  const sfi_kernel *kernel;
+  sf_kernel_fn fn;
+  void **operands;
+  int64_t tiles;
+  int32_t chunks;    /* 1: not worth spreading */
+  size_t copy_bytes; /* of a node kernel without a node: a copy */
+} sfi_launch;
+/* Runs them in order. */
+void sfi_execute(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol);
+
+#endif

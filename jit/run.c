@@ -1,0 +1,301 @@
+/* sf_run: tensors checked, the symbol bound, an instance taken from the program's pool, addresses resolved, kernels executed.
+ * An instance belongs to one run at a time and keeps its arena and its last memory plan: once as many exist as runs overlap, a run
+ * neither allocates nor waits. */
+#include "jit.h"
+
+enum { SLOTS_MIN = 64, LINE = 64 };
+/* Below this predicted time a kernel runs on one thread: waking the others and meeting them again would cost as much. */
+static const double worth_spreading_us = 20;
+/* Share of a core's peak that small kernels reach. */
+static const double expected_share_of_peak = 0.125;
+
+typedef struct instance {
+  const sfi_class *class; /* of the launches; NULL: none are prepared */
+  int64_t symbol;
+  uint8_t *arena;
+  size_t arena_bytes;
+  size_t *offsets; /* one a buffer of the largest class; SIZE_MAX: not in the arena */
+  void **bases;    /* the same: addresses in this run */
+  void **operands; /* of all kernels, one after the other */
+  sfi_launch *launches;
+} instance;
+
+struct sfi_slot {
+  _Alignas(LINE) atomic_int taken; /* a line for each, so that runs on different slots share nothing */
+  instance *instance;              /* NULL until the slot is first used */
+};
+
+/* ---- instances ---------------------------------------------------------------------------------------------------- */
+
+typedef struct sizes {
+  size_t buffers, operands, kernels;
+} sizes;
+
+static sizes sizes_of(const sf_program *program) {
+  sizes s = {0};
+  for (int32_t c = 0; c < program->n_classes; c++) {
+    const sfi_class *class = &program->classes[c];
+    if (class->plan.n_buffers > s.buffers) s.buffers = class->plan.n_buffers;
+    if (class->n_operands > s.operands) s.operands = class->n_operands;
+    if (class->plan.n_kernels > s.kernels) s.kernels = class->plan.n_kernels;
+  }
+  return s;
+}
+
+static void destroy_instance(const sf_program *program, instance *in) {
+  if (!in) return;
+  const sf_allocator *allocator = &program->context->allocator;
+  sizes s = sizes_of(program);
+  sfi_free(allocator, in->arena, in->arena_bytes);
+  sfi_free(allocator, in->offsets, s.buffers * sizeof *in->offsets);
+  sfi_free(allocator, in->bases, s.buffers * sizeof *in->bases);
+  sfi_free(allocator, in->operands, s.operands * sizeof *in->operands);
+  sfi_free(allocator, in->launches, s.kernels * sizeof *in->launches);
+  sfi_free(allocator, in, sizeof *in);
+}
+
+static instance *create_instance(const sf_program *program) {
+  const sf_allocator *allocator = &program->context->allocator;
+  sizes s = sizes_of(program);
+  instance *in = sfi_calloc(allocator, 1, sizeof *in);
+  if (!in) return NULL;
+  in->offsets = sfi_calloc(allocator, s.buffers, sizeof *in->offsets);
+  in->bases = sfi_calloc(allocator, s.buffers, sizeof *in->bases);
+  in->operands = sfi_calloc(allocator, s.operands, sizeof *in->operands);
+  in->launches = sfi_calloc(allocator, s.kernels, sizeof *in->launches);
+  if (in->offsets && in->bases && in->operands && in->launches) return in;
+  destroy_instance(program, in);
+  return NULL;
+}
+
+sf_status sfi_slots_create(sf_program *program, sfi_diag *diag) {
+  int32_t n = program->context->threads * 2 > SLOTS_MIN ? program->context->threads * 2 : SLOTS_MIN;
+  program->slots = sfi_calloc(&program->context->allocator, (size_t)n, sizeof *program->slots);
+  if (!program->slots) return sfi_fail_memory(diag);
+  program->n_slots = n;
+  for (int32_t i = 0; i < n; i++) atomic_init(&program->slots[i].taken, 0);
+  return SF_OK;
+}
+
+void sfi_slots_destroy(sf_program *program) {
+  for (int32_t i = 0; i < program->n_slots; i++) destroy_instance(program, program->slots[i].instance);
+  sfi_free(&program->context->allocator, program->slots, (size_t)program->n_slots * sizeof *program->slots);
+}
+
+/* A free slot, or NULL where more runs overlap than there are slots. A thread finds the slot of its last run first, so that its
+ * arena is warm and slots are not created beyond need. */
+static sfi_slot *take_slot(sf_program *program) {
+  uint64_t self = (uint64_t)(uintptr_t)pthread_self() * UINT64_C(0x9e3779b97f4a7c15);
+  uint32_t start = (uint32_t)(self >> 32) % (uint32_t)program->n_slots;
+  for (int32_t i = 0; i < program->n_slots; i++) {
+    sfi_slot *slot = &program->slots[(start + (uint32_t)i) % (uint32_t)program->n_slots];
+    int free = 0;
+    if (atomic_compare_exchange_strong_explicit(&slot->taken, &free, 1, memory_order_acquire, memory_order_relaxed)) return slot;
+  }
+  return NULL;
+}
+
+static void give_slot(sfi_slot *slot) {
+  atomic_store_explicit(&slot->taken, 0, memory_order_release);
+}
+
+/* ---- tensors ------------------------------------------------------------------------------------------------------ */
+
+typedef struct signature {
+  const sf_program *program;
+  const char *kind; /* "input" or "output" */
+  int32_t n;        /* expected */
+} signature;
+
+static sf_status fail_tensor(sfi_diag *diag, const signature *s, int32_t i, const char *name, const char *problem) {
+  return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, name, "%s %d '%s': %s", s->kind, i, name ? name : "", problem);
+}
+
+/* Binds the symbol where `*symbol` is negative and the extent is symbolic. */
+static sf_status check_dims(sfi_diag *diag, const signature *s, int32_t i, const char *name, const sfi_shape *shape,
+                            const sf_tensor *tensor, int64_t *symbol) {
+  for (int32_t d = 0; d < shape->rank; d++) {
+    sfi_poly dim = shape->dims[d];
+    if (!sfi_is_const(dim) && *symbol < 0) {
+      if (tensor->dims[d] < 0) return fail_tensor(diag, s, i, name, "an extent is negative");
+      *symbol = tensor->dims[d]; /* an input's extent is a number or the symbol itself */
+    }
+    int64_t extent;
+    if (!sfi_poly_eval(dim, *symbol < 0 ? 1 : *symbol, &extent)) return fail_tensor(diag, s, i, name, "an extent is too large");
+    if (tensor->dims[d] != extent) {
+      return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, name, "%s %d '%s': extent %d is %lld, must be %lld%s", s->kind, i,
+                      name ? name : "", d, (long long)tensor->dims[d], (long long)extent,
+                      sfi_is_const(dim) ? "" : " with the symbolic dimension of the first input that has it");
+    }
+  }
+  return SF_OK;
+}
+
+/* *out_empty: it has no elements, so its address does not matter. */
+static sf_status check_tensor(sfi_diag *diag, const signature *s, int32_t i, const char *name, sf_value value,
+                              const sf_tensor *tensor, int64_t *symbol, bool *out_empty) {
+  const sfi_node *node = &s->program->graph->nodes[value];
+  const sfi_dtype_info *dtype = sfi_dtype_of(node->dtype);
+  if (tensor->dtype != node->dtype) {
+    return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, name, "%s %d '%s': the element type must be %s", s->kind, i,
+                    name ? name : "", dtype->text);
+  }
+  if (tensor->rank != node->shape.rank) {
+    return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, name, "%s %d '%s': rank %d, must be %d", s->kind, i, name ? name : "",
+                    tensor->rank, node->shape.rank);
+  }
+  sf_status status = check_dims(diag, s, i, name, &node->shape, tensor, symbol);
+  if (status != SF_OK) return status;
+  int64_t bytes = (int64_t)dtype->bytes;
+  *out_empty = false;
+  for (int32_t d = 0; d < tensor->rank; d++) {
+    *out_empty = *out_empty || tensor->dims[d] == 0;
+    if (!sfi_mul(bytes, tensor->dims[d], &bytes)) bytes = 0;
+  }
+  if (*out_empty) return SF_OK;
+  if (bytes == 0) return fail_tensor(diag, s, i, name, "the size overflows");
+  if (!tensor->data) return fail_tensor(diag, s, i, name, "data is NULL");
+  if ((uintptr_t)tensor->data % dtype->bytes) return fail_tensor(diag, s, i, name, "data is not aligned to its elements");
+  return SF_OK;
+}
+
+static sf_status check_count(sfi_diag *diag, const signature *s, int32_t n, const sf_tensor *tensors) {
+  if (n == s->n && (tensors || n == 0)) return SF_OK;
+  return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "%d %ss given, '%s' has %d", tensors ? n : 0, s->kind,
+                  s->program->graph->name, s->n);
+}
+
+static sf_status check_tensors(const sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
+                               const sf_tensor *outputs, sfi_diag *diag, int64_t *out_symbol) {
+  const sf_graph *graph = program->graph;
+  signature in = {program, "input", (int32_t)graph->n_inputs}, out = {program, "output", (int32_t)graph->n_outputs};
+  int64_t symbol = program->symbolic ? -1 : 1;
+  bool empty;
+  sf_status status;
+  if ((status = check_count(diag, &in, n_inputs, inputs)) != SF_OK) return status;
+  if ((status = check_count(diag, &out, n_outputs, outputs)) != SF_OK) return status;
+  for (int32_t i = 0; i < n_inputs; i++) {
+    sf_value value = graph->inputs[i];
+    status = check_tensor(diag, &in, i, graph->nodes[value].name, value, &inputs[i], &symbol, &empty);
+    if (status != SF_OK) return status;
+  }
+  for (int32_t i = 0; i < n_outputs; i++) {
+    const char *name = graph->outputs[i].name;
+    status = check_tensor(diag, &out, i, name, graph->outputs[i].value, &outputs[i], &symbol, &empty);
+    if (status != SF_OK) return status;
+    if (empty) continue;
+    for (int32_t j = 0; j < n_inputs; j++) {
+      if (inputs[j].data == outputs[i].data) return fail_tensor(diag, &out, i, name, "data is that of an input");
+    }
+    for (int32_t j = 0; j < i; j++) {
+      if (outputs[j].data == outputs[i].data) return fail_tensor(diag, &out, i, name, "data is that of another output");
+    }
+  }
+  *out_symbol = symbol;
+  return SF_OK;
+}
+
+/* ---- binding ------------------------------------------------------------------------------------------------------ */
+
+/* The class of 0 is the unbounded one: only it must expect extents of 0. */
+static const sfi_class *class_of(const sf_program *program, int64_t symbol) {
+  const sfi_class *class = program->classes;
+  if (symbol == 0) return &program->classes[program->n_classes - 1];
+  while (symbol > class->symbol_max) class ++;
+  return class;
+}
+
+/* Tiles and chunks of every kernel at `symbol`, and where TEMP buffers lie. Grows the arena. */
+static sf_status prepare(const sf_program *program, instance *in, const sfi_class *class, int64_t symbol, sfi_diag *diag) {
+  const sf_context *context = program->context;
+  const sfi_plan *plan = &class->plan;
+  in->class = NULL; /* until all is prepared */
+  size_t bytes;
+  if (!sfi_plan_memory(plan, symbol, in->offsets, &bytes)) {
+    return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL,
+                    "the symbolic dimension %lld needs more memory than can be counted", (long long)symbol);
+  }
+  if (bytes > in->arena_bytes) {
+    uint8_t *arena = sfi_alloc(&context->allocator, bytes);
+    if (!arena) return sfi_fail(diag, SF_STATUS_OUT_OF_MEMORY, NULL, NULL, "no memory for an arena of %zu bytes", bytes);
+    sfi_free(&context->allocator, in->arena, in->arena_bytes);
+    in->arena = arena;
+    in->arena_bytes = bytes;
+  }
+  const double work_a_us = plan->target->peak_gflops * 1e3 * expected_share_of_peak;
+  void **operands = in->operands;
+  for (size_t k = 0; k < plan->n_kernels; k++) {
+    const sfi_kernel *kernel = &plan->kernels[k];
+    sfi_launch *launch = &in->launches[k];
+    *launch = (sfi_launch){.kernel = kernel, .fn = class->loaded[k].fn, .operands = operands, .chunks = 1};
+    operands += kernel->n_operands;
+    launch->tiles = sfi_kernel_tiles(kernel, symbol);
+    if (launch->fn && sfi_kernel_work(kernel, symbol) > worth_spreading_us * work_a_us) {
+      launch->chunks = (int32_t)sfi_max(1, sfi_min(launch->tiles, context->threads));
+    }
+    if (!launch->fn && kernel->node == SF_NO_VALUE) {
+      sfi_buffer_bytes(&plan->buffers[kernel->operand[0].buffer], symbol, &launch->copy_bytes);
+    }
+  }
+  in->class = class;
+  in->symbol = symbol;
+  return SF_OK;
+}
+
+static void resolve(instance *in, const sf_tensor *inputs, const sf_tensor *outputs) {
+  const sfi_class *class = in->class;
+  const sfi_plan *plan = &class->plan;
+  for (size_t b = 0; b < plan->n_buffers; b++) {
+    const sfi_buffer *buffer = &plan->buffers[b];
+    switch (buffer->kind) {
+    case SFI_BUFFER_INPUT:
+      in->bases[b] = inputs[buffer->index].data;
+      break;
+    case SFI_BUFFER_OUTPUT:
+      in->bases[b] = outputs[buffer->index].data;
+      break;
+    case SFI_BUFFER_TEMP:
+      in->bases[b] = in->arena + in->offsets[b];
+      break;
+    default:
+      in->bases[b] = class->fixed[b];
+    }
+  }
+  for (size_t k = 0; k < plan->n_kernels; k++) {
+    const sfi_kernel *kernel = &plan->kernels[k];
+    for (int32_t o = 0; o < kernel->n_operands; o++) in->launches[k].operands[o] = in->bases[kernel->operand[o].buffer];
+  }
+}
+
+/* ---- the call ----------------------------------------------------------------------------------------------------- */
+
+static sf_status run(sf_program *program, const sf_tensor *inputs, const sf_tensor *outputs, int64_t symbol, sfi_diag *diag) {
+  sfi_slot *slot = take_slot(program);
+  instance *in = slot ? slot->instance : NULL;
+  sf_status status = SF_OK;
+  if (!in && !(in = create_instance(program))) {
+    status = sfi_fail_memory(diag);
+    goto done;
+  }
+  if (slot) slot->instance = in;
+  const sfi_class *class = class_of(program, symbol);
+  if (in->class != class || in->symbol != symbol) status = prepare(program, in, class, symbol, diag);
+  if (status == SF_OK) {
+    resolve(in, inputs, outputs);
+    sfi_execute(program->context, program->graph, in->launches, class->plan.n_kernels, symbol);
+  }
+  if (!slot) destroy_instance(program, in);
+done:
+  if (slot) give_slot(slot);
+  return status;
+}
+
+sf_status sf_run(sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs, const sf_tensor *outputs) {
+  if (!program) return SF_STATUS_INVALID_ARGUMENT;
+  sfi_diag diag = {0};
+  int64_t symbol = 1;
+  sf_status status = check_tensors(program, n_inputs, inputs, n_outputs, outputs, &diag, &symbol);
+  if (status == SF_OK) status = run(program, inputs, outputs, symbol, &diag);
+  if (status != SF_OK) sfi_context_keep_error(program->context, &diag.error);
+  return status;
+}

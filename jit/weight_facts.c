@@ -1,0 +1,79 @@
+/* Facts about the zeros of weights for one compilation: each matrix is digested once, and scanned only where neither this compilation
+ * nor the cache knows its facts. Thread-compatible. */
+#include "jit.h"
+
+#include <stdio.h>
+
+struct sfi_known_digest {
+  struct sfi_known_digest *next;
+  sfi_matrix matrix;
+  sfi_digest digest;
+};
+
+struct sfi_known_facts {
+  struct sfi_known_facts *next;
+  sfi_digest digest; /* of the matrix */
+  sfi_facts facts;
+};
+
+/* Facts are stored as they lie in memory; the key names what that depends on. */
+_Static_assert(sizeof(sfi_facts) == 8 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define FACTS_FORMAT "facts 1 little"
+#else
+#define FACTS_FORMAT "facts 1 big"
+#endif
+
+static bool same_matrix(const sfi_matrix *a, const sfi_matrix *b) {
+  return a->data == b->data && a->rows == b->rows && a->columns == b->columns && a->row_stride == b->row_stride &&
+         a->column_stride == b->column_stride;
+}
+
+sfi_digest sfi_weight_facts_digest(void *user, const sfi_matrix *matrix) {
+  sfi_weight_facts *known = user;
+  for (const struct sfi_known_digest *k = known->digests; k; k = k->next) {
+    if (same_matrix(&k->matrix, matrix)) return k->digest;
+  }
+  sfi_digest digest = sfi_matrix_digest(matrix);
+  struct sfi_known_digest *fresh = sfi_arena_alloc(&known->arena, sizeof *fresh);
+  if (fresh) { /* else it is only computed again */
+    *fresh = (struct sfi_known_digest){known->digests, *matrix, digest};
+    known->digests = fresh;
+  }
+  return digest;
+}
+
+static bool from_cache(sfi_weight_facts *known, const sfi_cache_key *key, const sfi_matrix *matrix, sfi_facts *out_facts) {
+  sfi_blob blob;
+  int level;
+  if (!sfi_cache_get(known->context->jit->cache, key, known->disk, &blob, &level, NULL, 0)) return false;
+  bool fits = blob.size == sizeof *out_facts;
+  if (fits) memcpy(out_facts, blob.data, sizeof *out_facts);
+  sfi_blob_deinit(&blob);
+  return fits && out_facts->rows == matrix->rows && out_facts->columns == matrix->columns;
+}
+
+const sfi_facts *sfi_weight_facts_get(void *user, const sfi_matrix *matrix, sfi_digest digest) {
+  sfi_weight_facts *known = user;
+  for (const struct sfi_known_facts *k = known->facts; k; k = k->next) {
+    if (memcmp(&k->digest, &digest, sizeof digest) == 0) return &k->facts;
+  }
+  struct sfi_known_facts *fresh = sfi_arena_alloc(&known->arena, sizeof *fresh);
+  if (!fresh) {
+    sfi_fail_memory(known->diag);
+    return NULL;
+  }
+  fresh->digest = digest;
+  char hex[33], text[64];
+  sfi_digest_hex(digest, hex);
+  int length = snprintf(text, sizeof text, FACTS_FORMAT " %s", hex);
+  sfi_cache_key key = {SFI_ENTRY_PROFILE, text, (size_t)length, "", "", ""};
+  if (!from_cache(known, &key, matrix, &fresh->facts)) {
+    if (sfi_scan_zeros(matrix, &known->context->allocator, known->diag, &fresh->facts) != SF_OK) return NULL;
+    known->scanned++;
+    sfi_cache_put(known->context->jit->cache, &key, known->disk, &fresh->facts, sizeof fresh->facts);
+  }
+  fresh->next = known->facts;
+  known->facts = fresh;
+  return &fresh->facts;
+}
