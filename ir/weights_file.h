@@ -7,6 +7,8 @@
 
 typedef struct sfi_tensor_entry {
   const char *name;
+  const char
+      *unusable; /* NULL, or why it cannot be a weight: an unknown dtype, too many dimensions; dtype, rank, dims are 0 then */
   sf_dtype dtype;
   int32_t rank;
   int64_t dims[SF_MAX_RANK];
@@ -17,9 +19,9 @@ typedef struct sfi_tensor_entry {
 /* An open weight file: read-only bytes and the table of its tensors. Reference counted by the graphs that use it. */
 typedef struct sfi_mapping sfi_mapping;
 
-/* Opens `folder`/`name`. The name must stay inside the folder: no absolute path, no "..", no symbolic link out of it. Refuses a
- * header that is truncated, overlaps, leaves the file, overflows, repeats a name, nests, or is not the JSON that the format
- * asks for; unknown dtypes are refused only when such a tensor is looked up. */
+/* Reads `folder`/`name`. The name must stay inside the folder: no absolute path, no "..", no symbolic link. Refuses a header that is
+ * truncated, overlaps, leaves the file, overflows, repeats a name, nests, or is not the JSON that the format asks for; a tensor
+ * of an unknown dtype or of too many dimensions is listed as unusable. `allocator` outlives the mapping. */
 sf_status sfi_mapping_open(const sf_allocator *allocator, const char *folder, const char *name, sfi_diag *diag,
                            sfi_mapping **out_mapping);
 /* The same on bytes in memory, borrowed. `name` for messages. */
