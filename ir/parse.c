@@ -106,7 +106,7 @@ static sf_status find_tensor(parser *p, const char *at, const char *name, const 
 
 static sf_value parse_weight(parser *p, const sfi_place *place) {
   const char *tensor;
-  const sfi_tensor_entry *entry;
+  const sfi_tensor_entry *entry = NULL;
   sf_dtype dtype;
   sfi_shape shape;
   sfi_cursor_at_end(&p->cursor);
