@@ -8,17 +8,17 @@
 #include <stdlib.h>
 
 typedef struct failing_allocator {
-  atomic_long calls;      /* of allocate */
-  atomic_long fail_at;    /* the call with this number fails, counted from 1; 0: none does */
-  atomic_long fail_after; /* every call above this number fails; 0: none does */
+  atomic_long calls;     /* of allocate */
+  atomic_long fail_at;   /* the call with this number fails, counted from 1; 0: none does */
+  atomic_long fail_from; /* that call and every later one fails; 0: none does */
   atomic_long live, live_bytes;
 } failing_allocator;
 
 static void *failing_allocate(void *user, size_t bytes, size_t alignment) {
   failing_allocator *f = user;
   long call = atomic_fetch_add(&f->calls, 1) + 1;
-  long fail_at = atomic_load(&f->fail_at), fail_after = atomic_load(&f->fail_after);
-  if (call == fail_at || (fail_after && call > fail_after)) return NULL;
+  long fail_at = atomic_load(&f->fail_at), fail_from = atomic_load(&f->fail_from);
+  if (call == fail_at || (fail_from && call >= fail_from)) return NULL;
   void *memory = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (!memory) return NULL;
   atomic_fetch_add(&f->live, 1);
