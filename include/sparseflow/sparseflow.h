@@ -135,6 +135,7 @@ typedef int32_t sf_value;
 /* In the dims of an input: the graph's one symbolic dimension, bound at each run to any extent >= 0. */
 #define SF_DIM_SYMBOLIC (-1)
 
+/* Members that the attribute's type does not use are 0. */
 typedef struct sf_attr {
   sf_attr_id id;
   int32_t count;         /* of ints; 0 for INT and FLOAT attributes */
