@@ -117,6 +117,20 @@ sf_status sf_graph_value_info(const sf_graph *graph, sf_value value, sf_tensor_i
   return SF_OK;
 }
 
+int32_t sf_graph_value_count(const sf_graph *graph) {
+  return graph ? (int32_t)graph->n_nodes : 0;
+}
+
+sf_op sf_graph_value_op(const sf_graph *graph, sf_value value) {
+  return value >= 0 && value < sf_graph_value_count(graph) ? graph->nodes[value].op : SF_OP_INPUT;
+}
+
+sf_value sf_graph_find(const sf_graph *graph, const char *name) {
+  for (sf_value v = sf_graph_value_count(graph) - 1; name && v >= 0; v--)
+    if (graph->nodes[v].name && strcmp(graph->nodes[v].name, name) == 0) return v;
+  return SF_NO_VALUE;
+}
+
 int32_t sf_graph_input_count(const sf_graph *graph) {
   return graph ? (int32_t)graph->n_inputs : 0;
 }

@@ -190,6 +190,12 @@ typedef struct sf_tensor_info {
   int64_t dims[SF_MAX_RANK];
 } sf_tensor_info;
 SF_API sf_status sf_graph_value_info(const sf_graph *graph, sf_value value, sf_tensor_info *out_info);
+/* Values are numbered from 0 in the order of their definition. */
+SF_API int32_t sf_graph_value_count(const sf_graph *graph);
+/* SF_OP_INPUT for what is not a value. */
+SF_API sf_op sf_graph_value_op(const sf_graph *graph, sf_value value);
+/* The value of that name in the text form, or the weight of that tensor name; SF_NO_VALUE where there is none. */
+SF_API sf_value sf_graph_find(const sf_graph *graph, const char *name);
 SF_API int32_t sf_graph_input_count(const sf_graph *graph);
 SF_API int32_t sf_graph_output_count(const sf_graph *graph);
 SF_API sf_value sf_graph_input_value(const sf_graph *graph, int32_t i);
