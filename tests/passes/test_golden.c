@@ -1,0 +1,307 @@
+/* Runs the golden files, tests/golden/<folder>/<name>.sft, described in tests/golden/README.md: a graph in text form with the name
+ * of a pass and the text expected after it, or with the error expected in the guilty line. SF_GOLDEN_UPDATE=1 rewrites the
+ * expectations. SF_GOLDEN_ONLY=text runs the files whose path contains the text. */
+#include "context.h"
+#include "passes.h"
+#include "ref.h"
+
+#include <check.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static const struct {
+  const char *name;
+  sfi_graph_pass run; /* NULL: the graph as parsed */
+} passes[] = {
+    {"none", NULL},
+    {"fold-constants", sfi_fold_constants},
+    {"fold-batch-norm", sfi_fold_batch_norm},
+    {"simplify", sfi_simplify},
+    {"eliminate-common", sfi_eliminate_common},
+    {"eliminate-dead", sfi_eliminate_dead},
+    {"propagate-dead-channels", sfi_propagate_dead_channels},
+};
+
+static sf_context *context;
+static int failures, updated;
+
+/* ---- what a pass may ask for -------------------------------------------------------------------------------------- */
+
+typedef struct found_facts {
+  sfi_facts facts;
+  struct found_facts *next;
+} found_facts;
+
+static const sfi_facts *find_facts(void *user, const sfi_matrix *matrix, sfi_digest digest) {
+  (void)digest;
+  found_facts **list = user, *found = calloc(1, sizeof *found);
+  ck_assert_ptr_nonnull(found);
+  sfi_diag diag = {0};
+  ck_assert_int_eq(sfi_scan_zeros(matrix, &sfi_default_allocator, &diag, &found->facts), SF_OK);
+  found->next = *list;
+  *list = found;
+  return &found->facts;
+}
+
+static sfi_digest find_digest(void *user, const sfi_matrix *matrix) {
+  (void)user;
+  return sfi_matrix_digest(matrix);
+}
+
+/* ---- files -------------------------------------------------------------------------------------------------------- */
+
+typedef struct golden {
+  char path[2048], folder[1024];
+  sfi_text file;      /* as it is */
+  sfi_text graph;     /* to parse: without the error comments */
+  char *pass;         /* NULL: none named */
+  size_t expect;      /* where the expectation begins in `file`; 0: there is none */
+  int32_t error_line; /* -1: no error expected; 0: one without a place */
+  size_t error_at;    /* where "; error:" begins in `file` */
+  char *error;
+} golden;
+
+static void complain(const golden *g, const char *what, const char *expected, const char *found) {
+  fprintf(stderr, "%s: %s\n--- expected\n%s\n--- found\n%s\n", g->path, what, expected, found);
+  failures++;
+}
+
+static char *line_tail(const char *text, const char *end) {
+  while (text < end && *text == ' ') text++;
+  while (end > text && (end[-1] == ' ' || end[-1] == '\r')) end--;
+  return strndup(text, (size_t)(end - text));
+}
+
+/* Splits the file. The graph keeps its lines at their numbers. */
+static void split(golden *g) {
+  const char *text = g->file.data, *file_end = text + g->file.length;
+  g->error_line = -1;
+  int32_t number = 0;
+  for (const char *line = text, *end; line < file_end; line = end + 1) {
+    end = memchr(line, '\n', (size_t)(file_end - line));
+    ck_assert_msg(end, "%s: no newline at the end", g->path);
+    number++;
+    size_t length = (size_t)(end - line);
+    if (length >= 9 && memcmp(line, "; expect:", 9) == 0) {
+      g->expect = (size_t)(end + 1 - text);
+      return;
+    }
+    if (length >= 6 && memcmp(line, "; run:", 6) == 0) g->pass = line_tail(line + 6, end);
+    const char *error = memmem(line, length, "; error:", 8);
+    if (error) {
+      ck_assert_msg(!g->error, "%s: two errors are expected", g->path);
+      g->error = line_tail(error + 8, end);
+      g->error_line = error == line ? 0 : number;
+      g->error_at = (size_t)(error - text);
+      length = (size_t)(error - line);
+    }
+    sfi_text_add(&g->graph, line, length);
+    sfi_text_add(&g->graph, "\n", 1);
+  }
+}
+
+static void read_file(golden *g) {
+  FILE *file = fopen(g->path, "rb");
+  ck_assert_msg(file, "%s: cannot be read", g->path);
+  char part[4096];
+  size_t got;
+  while ((got = fread(part, 1, sizeof part, file)) > 0) sfi_text_add(&g->file, part, got);
+  fclose(file);
+  g->file.allocator = g->graph.allocator = &sfi_default_allocator;
+}
+
+/* Replaces file bytes [from, to) by text. */
+static void rewrite(const golden *g, size_t from, size_t to, const char *text) {
+  FILE *file = fopen(g->path, "wb");
+  ck_assert_msg(file, "%s: cannot be written", g->path);
+  fwrite(g->file.data, 1, from, file);
+  fputs(text, file);
+  fwrite(g->file.data + to, 1, g->file.length - to, file);
+  ck_assert_int_eq(fclose(file), 0);
+  updated++;
+}
+
+/* ---- checks ------------------------------------------------------------------------------------------------------- */
+
+static sf_graph *parse(const golden *g, const char *text, size_t length, sf_error *out_error) {
+  sf_graph *graph;
+  sf_status st = sf_graph_parse(context, text, length, "golden", g->folder, &graph);
+  ck_assert_int_eq(sf_context_take_error(context, out_error), st);
+  ck_assert(st == SF_OK ? graph != NULL : graph == NULL);
+  return graph;
+}
+
+static char *print(const sf_graph *graph) {
+  sfi_text text = {.allocator = &sfi_default_allocator};
+  sfi_graph_print(graph, &text);
+  ck_assert(!text.failed);
+  char *copy = strndup(text.data ? text.data : "", text.length);
+  sfi_text_deinit(&text);
+  return copy;
+}
+
+/* The printed text reads back and prints the same. */
+static void check_fixpoint(const golden *g, const char *text) {
+  sf_error error;
+  sf_graph *graph = parse(g, text, strlen(text), &error);
+  if (!graph) {
+    complain(g, "the printed graph does not parse", text, error.message);
+    return;
+  }
+  char *again = print(graph);
+  if (strcmp(text, again) != 0) complain(g, "print, parse and print again differ", text, again);
+  free(again);
+  sf_graph_release(graph);
+}
+
+static void check_error(golden *g, const sf_error *error) {
+  char found[1024];
+  if (error->status == SF_OK) {
+    complain(g, "no error", g->error, "nothing");
+    return;
+  }
+  snprintf(found, sizeof found, "%d: %s: %s", error->column, sf_status_text(error->status), error->message);
+  if (error->line == g->error_line && strstr(found, g->error) && g->error[0]) return;
+  if (error->line == g->error_line && getenv("SF_GOLDEN_UPDATE")) {
+    size_t end = g->error_at + strcspn(g->file.data + g->error_at, "\n");
+    char text[1100];
+    snprintf(text, sizeof text, "; error: %s", found);
+    rewrite(g, g->error_at, end, text);
+    return;
+  }
+  char place[1100];
+  snprintf(place, sizeof place, "line %d: %s", error->line, found);
+  complain(g, "another error", g->error, place);
+}
+
+static sf_graph *run_pass(const golden *g, const sf_graph *graph) {
+  found_facts *facts = NULL;
+  sfi_diag diag = {0};
+  sfi_pass_env env = {.context = context,
+                      .diag = &diag,
+                      .facts = find_facts,
+                      .digest = find_digest,
+                      .facts_user = &facts,
+                      .evaluate = sfi_ref_node};
+  sf_graph *result = NULL;
+  size_t i = 0;
+  while (i < SFI_COUNT(passes) && strcmp(passes[i].name, g->pass) != 0) i++;
+  ck_assert_msg(i < SFI_COUNT(passes), "%s: no pass '%s'", g->path, g->pass);
+  ck_assert_msg(passes[i].run, "%s: '%s' runs nothing", g->path, g->pass);
+  sf_status st = passes[i].run(&env, graph, &result);
+  if (st != SF_OK || sfi_graph_verify(result, &diag) != SF_OK) complain(g, "the pass fails", "ok", diag.error.message);
+  for (found_facts *next; facts; facts = next) {
+    next = facts->next;
+    free(facts);
+  }
+  return result;
+}
+
+static void check_expectation(const golden *g, const sf_graph *graph) {
+  bool as_parsed = strcmp(g->pass, "none") == 0;
+  sf_graph *result = as_parsed ? NULL : run_pass(g, graph);
+  if (as_parsed || result) {
+    char *found = print(as_parsed ? graph : result);
+    const char *expected = g->file.data + g->expect;
+    if (strcmp(found, expected) != 0) {
+      if (getenv("SF_GOLDEN_UPDATE"))
+        rewrite(g, g->expect, g->file.length, found);
+      else
+        complain(g, "another graph", expected, found);
+    }
+    /* A pass makes weights that no file has; without any, its graph is a text like others. */
+    if (!strstr(found, " = weight ")) check_fixpoint(g, found);
+    free(found);
+  }
+  sf_graph_release(result);
+}
+
+static void check_file(const char *folder, const char *name) {
+  golden g = {.file.allocator = &sfi_default_allocator, .graph.allocator = &sfi_default_allocator};
+  sf_error error;
+  snprintf(g.folder, sizeof g.folder, "%s", folder);
+  snprintf(g.path, sizeof g.path, "%s/%s", folder, name);
+  read_file(&g);
+  split(&g);
+  sf_graph *graph = parse(&g, g.graph.data, g.graph.length, &error);
+  if (graph && g.error) {
+    sfi_diag diag = {0};
+    sfi_graph_verify(graph, &diag);
+    error = diag.error;
+  }
+  if (g.error) {
+    check_error(&g, &error);
+  } else if (!graph) {
+    complain(&g, "does not parse", "a graph", error.message);
+  } else {
+    char *text = print(graph);
+    check_fixpoint(&g, text);
+    free(text);
+    ck_assert_msg(g.pass && g.expect, "%s: neither an error nor a pass with its expectation", g.path);
+    check_expectation(&g, graph);
+  }
+  sf_graph_release(graph);
+  free(g.pass);
+  free(g.error);
+  sfi_text_deinit(&g.file);
+  sfi_text_deinit(&g.graph);
+}
+
+static int is_golden(const struct dirent *entry) {
+  size_t length = strlen(entry->d_name);
+  return length > 4 && strcmp(entry->d_name + length - 4, ".sft") == 0;
+}
+
+static int is_folder(const struct dirent *entry) {
+  return entry->d_name[0] != '.' && !strchr(entry->d_name, '.');
+}
+
+START_TEST(test_golden_files) {
+  const char *only = getenv("SF_GOLDEN_ONLY");
+  struct dirent **folders;
+  int n_folders = scandir(SFI_SOURCE_DIR "/tests/golden", &folders, is_folder, alphasort), seen = 0;
+  ck_assert_int_gt(n_folders, 0);
+  for (int i = 0; i < n_folders; i++) {
+    char folder[1024], path[1024];
+    snprintf(folder, sizeof folder, SFI_SOURCE_DIR "/tests/golden/%s", folders[i]->d_name);
+    struct dirent **files;
+    int n_files = scandir(folder, &files, is_golden, alphasort);
+    ck_assert_int_ge(n_files, 0);
+    for (int j = 0; j < n_files; j++) {
+      snprintf(path, sizeof path, "%s/%s", folders[i]->d_name, files[j]->d_name);
+      if (!only || strstr(path, only)) {
+        check_file(folder, files[j]->d_name);
+        seen++;
+      }
+      free(files[j]);
+    }
+    free(files);
+    free(folders[i]);
+  }
+  free(folders);
+  ck_assert_msg(seen > 0, "no golden file");
+  if (updated) fprintf(stderr, "%d expectations rewritten\n", updated);
+  ck_assert_msg(failures == 0, "%d of %d golden files differ", failures, seen);
+}
+END_TEST
+
+int main(void) {
+  sf_context_options options;
+  SF_INIT(&options);
+  options.cache_dir = "";
+  options.isa = SF_ISA_REFERENCE;
+  if (sf_context_create(&options, &context) != SF_OK) return 2;
+  Suite *suite = suite_create("golden");
+  TCase *tests = tcase_create("files");
+  tcase_set_timeout(tests, 120);
+  tcase_add_test(tests, test_golden_files);
+  suite_add_tcase(suite, tests);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_ENV);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  sf_context_release(context);
+  return failed != 0;
+}
