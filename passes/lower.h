@@ -113,9 +113,4 @@ int32_t sfi_low_epilogue_operand(sfi_lowering *l, sfi_kernel *kernel, sfi_expr *
 /* W of a CONTRACT kernel: matrix, digest, facts, and its PACKED buffer as operand 2. */
 void sfi_low_weight(sfi_lowering *l, sfi_kernel *kernel, sf_value weight, const sfi_matrix *matrix);
 
-/* ---- plan_names.c ------------------------------------------------------------------------------------------------- */
-
-/* Names every kernel anew; false: out of memory. */
-bool sfi_name_kernels(sfi_plan *plan);
-
 #endif

@@ -48,9 +48,11 @@ sf_status sfi_lower_to_kernels(sfi_pass_env *env, sfi_plan *plan);
 sf_status sfi_lower_to_nodes(sfi_pass_env *env, sfi_plan *plan);
 /* Elementwise kernels merged into the epilogue of their producer or the expression of their consumer. */
 sf_status sfi_fuse(sfi_pass_env *env, sfi_plan *plan);
-/* An emitter for every kernel; those that none accepts become ANCHOR_NODE, or fail where fusion made that impossible.
+/* An emitter for every kernel but ANCHOR_NODE. SF_STATUS_UNSUPPORTED where none accepts.
  * only: NULL, or the one emitter name allowed for contractions. */
 sf_status sfi_choose(sfi_pass_env *env, sfi_plan *plan, const sfi_emitter *const *emitters, size_t n_emitters, const char *only);
+/* Names every kernel anew by its position and what it computes. False: out of memory. */
+bool sfi_name_kernels(sfi_plan *plan);
 /* Lifetimes (first_use, last_use), and drops buffers that nothing uses. */
 sf_status sfi_plan_lifetimes(sfi_pass_env *env, sfi_plan *plan);
 /* Offsets of TEMP buffers in one arena for one value of the symbol: buffers alive at the same time do not overlap; 64-byte

@@ -1,5 +1,5 @@
 /* Names of kernels, for people: "k2.matmul+add+relu" is the kernel in position 2, its anchor's operation and its epilogue. */
-#include "lower.h"
+#include "passes.h"
 
 #include <stdio.h>
 
