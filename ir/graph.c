@@ -299,7 +299,10 @@ sf_status sfi_graph_add_output(sf_graph *graph, const char *name, sf_value value
   const char *own =
       name ? sfi_arena_strndup(&graph->arena, name, strlen(name)) : make_name(graph, "output", graph->n_outputs, is_output_named);
   void *outputs = graph->outputs;
-  if (!own || !own_place(graph, place, &here)) return failed_memory(graph), graph->diag.error.status;
+  if (!own || !own_place(graph, place, &here)) {
+    failed_memory(graph);
+    return SF_STATUS_OUT_OF_MEMORY;
+  }
   if (value < 0 || (size_t)value >= graph->n_nodes) {
     sfi_fail(&graph->diag, SF_STATUS_INVALID_ARGUMENT, &here, own, "output: \"%s\" is no value of the graph", own);
   } else if (!(sfi_dtype_of(graph->nodes[value].dtype)->flags & SF_DTYPEF_COMPUTE)) {

@@ -126,9 +126,14 @@ sf_op sf_graph_value_op(const sf_graph *graph, sf_value value) {
 }
 
 sf_value sf_graph_find(const sf_graph *graph, const char *name) {
-  for (sf_value v = sf_graph_value_count(graph) - 1; name && v >= 0; v--)
-    if (graph->nodes[v].name && strcmp(graph->nodes[v].name, name) == 0) return v;
-  return SF_NO_VALUE;
+  sf_value tensor = SF_NO_VALUE;
+  for (sf_value v = sf_graph_value_count(graph) - 1; name && v >= 0; v--) {
+    const sfi_node *node = &graph->nodes[v];
+    const char *label = node->label ? node->label : node->name;
+    if (label && strcmp(label, name) == 0) return v;
+    if (node->op == SF_OP_WEIGHT && strcmp(node->name, name) == 0) tensor = v;
+  }
+  return tensor;
 }
 
 int32_t sf_graph_input_count(const sf_graph *graph) {

@@ -81,21 +81,30 @@ static bool is_named(const char *row, const char *text, size_t length) {
 
 bool sfi_op_named(const char *text, size_t length, sf_op *out) {
   for (size_t i = 0; i < SFI_COUNT(ops); i++) {
-    if (is_named(ops[i].text, text, length)) return *out = (sf_op)i, true;
+    if (is_named(ops[i].text, text, length)) {
+      *out = (sf_op)i;
+      return true;
+    }
   }
   return false;
 }
 
 bool sfi_attr_named(const char *text, size_t length, sf_attr_id *out) {
   for (size_t i = 0; i < SFI_COUNT(attrs); i++) {
-    if (is_named(attrs[i].text, text, length)) return *out = (sf_attr_id)i, true;
+    if (is_named(attrs[i].text, text, length)) {
+      *out = (sf_attr_id)i;
+      return true;
+    }
   }
   return false;
 }
 
 bool sfi_dtype_named(const char *text, size_t length, sf_dtype *out) {
   for (size_t i = 0; i < SFI_COUNT(dtypes); i++) {
-    if (is_named(dtypes[i].text, text, length)) return *out = (sf_dtype)i, true;
+    if (is_named(dtypes[i].text, text, length)) {
+      *out = (sf_dtype)i;
+      return true;
+    }
   }
   return false;
 }

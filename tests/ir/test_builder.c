@@ -95,6 +95,23 @@ START_TEST(test_made_names_are_free) {
 }
 END_TEST
 
+START_TEST(test_values_by_name) {
+  sf_value x = input_2_3("x");
+  sf_value w = sf_graph_weight(graph, "layer.w", SF_F32, 2, two_three, six, SF_COPY);
+  sf_value y = sf_binary(graph, SF_OP_ADD, x, w);
+  graph->nodes[w].label = "w"; /* as the parser does */
+  ck_assert_int_eq(sf_graph_find(graph, "x"), x);
+  ck_assert_int_eq(sf_graph_find(graph, "w"), w);
+  ck_assert_int_eq(sf_graph_find(graph, "layer.w"), w);
+  ck_assert_int_eq(sf_graph_find(graph, "y"), SF_NO_VALUE);
+  ck_assert_int_eq(sf_graph_find(graph, NULL), SF_NO_VALUE);
+  ck_assert_int_eq(sf_graph_value_count(graph), 3);
+  ck_assert_int_eq(sf_graph_value_op(graph, y), SF_OP_ADD);
+  ck_assert_int_eq(sf_graph_value_op(graph, 3), SF_OP_INPUT);
+  ck_assert_int_eq(sf_graph_value_count(NULL), 0);
+}
+END_TEST
+
 /* What the host lends is copied where kernels could not load it. */
 START_TEST(test_misaligned_data_is_copied) {
   char bytes[sizeof six + 1];
@@ -680,6 +697,7 @@ int main(void) {
   tcase_add_checked_fixture(all, setup, teardown);
   tcase_add_test(all, test_leaves);
   tcase_add_test(all, test_made_names_are_free);
+  tcase_add_test(all, test_values_by_name);
   tcase_add_test(all, test_misaligned_data_is_copied);
   tcase_add_loop_test(all, test_bad_leaves, 0, SFI_COUNT(bad_leaves));
   tcase_add_test(all, test_input_names_are_unique);
