@@ -31,7 +31,7 @@ static int64_t next_buffer(const sfi_plan *plan, int64_t symbol, const size_t *o
 
 bool sfi_plan_memory(const sfi_plan *plan, int64_t symbol, size_t *offsets, size_t *out_bytes) {
   size_t top = 0;
-  int64_t bytes, other;
+  int64_t bytes = 0, other;
   for (size_t b = 0; b < plan->n_buffers; b++) {
     offsets[b] = SIZE_MAX;
     if (plan->buffers[b].kind == SFI_BUFFER_TEMP && !room(&plan->buffers[b], symbol, &bytes)) return false;
