@@ -168,7 +168,7 @@ static int read_options(int argc, char **argv, options *o) {
     }
   for (int i = optind; i < argc; i++)
     if (manifest_add_model(&o->manifest, argv[i]) != SF_OK) return usage("%s", "out of memory");
-  if (o->check && o->prune) return usage("%s", "--check changes nothing: it does not go with --prune");
+  if (o->check && o->prune) return usage("%s", "--check only looks: it does not go with --prune");
   if (o->manifest.n_models == 0 && !o->prune) return usage("%s", "no model is named");
   return -1;
 }

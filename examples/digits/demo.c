@@ -21,7 +21,7 @@ enum {
   WARM_STARTS = 5,
   BLOCK = 16,
   ROUNDS = 96,
-  EXPLAIN_LINES = 14,
+  EXPLAIN_LINES = 20,
   COLUMNS = 98
 };
 static const char *const names[N_MODELS] = {"dense", "pruned"};
@@ -189,37 +189,50 @@ static bool measure_latency(model *models, const float *images, int64_t n, int64
 /* Share of zeros over the weights of matrices and convolutions. */
 static double share_of_zeros(sf_context *context, const sf_graph *graph) {
   double total = 0, nonzeros = 0;
-  sf_tensor_info info;
-  for (sf_value v = 0; sf_graph_value_info(graph, v, &info) == SF_OK; v++) {
+  for (sf_value v = 0; v < sf_graph_value_count(graph); v++) {
+    sf_tensor_info info;
     sf_profile profile;
     SF_INIT(&profile);
-    if (info.rank < 2 || sf_graph_weight_profile(context, graph, v, &profile) != SF_OK) continue;
+    if (sf_graph_value_op(graph, v) != SF_OP_WEIGHT || sf_graph_value_info(graph, v, &info) != SF_OK || info.rank < 2 ||
+        sf_graph_weight_profile(context, graph, v, &profile) != SF_OK)
+      continue;
     total += (double)profile.rows * (double)profile.columns;
     nonzeros += (double)profile.nonzeros;
   }
-  sf_error ignored; /* asking values that are no weights, and one past the last */
-  sf_context_take_error(context, &ignored);
   return total > 0 ? 1 - nonzeros / total : 0;
 }
 
 /* ---- report ------------------------------------------------------------------------------------------------------- */
 
-typedef struct page {
-  int lines, column;
-} page;
+static bool write_stream(void *user, const char *text, size_t length) {
+  return fwrite(text, 1, length, user) == length;
+}
 
-/* Prints at most EXPLAIN_LINES lines of at most COLUMNS bytes. */
-static bool write_page(void *user, const char *text, size_t length) {
-  page *p = user;
-  for (size_t i = 0; i < length; i++) {
-    if (p->lines < EXPLAIN_LINES && (text[i] == '\n' || p->column < COLUMNS)) putchar(text[i]);
-    p->column++;
-    if (text[i] == '\n') {
-      p->lines++;
-      p->column = 0;
-    }
+/* The explanation of the first batch class: each kernel with its emitter, and for those with a weight its zeros and the choice. At
+ * most EXPLAIN_LINES lines of at most COLUMNS bytes. */
+static void explain(const sf_program *program) {
+  char *text = NULL;
+  size_t size;
+  FILE *out = open_memstream(&text, &size);
+  if (!out) return;
+  sf_program_explain(program, write_stream, out);
+  fclose(out);
+  int lines = 0, classes = 0;
+  bool weighted = false;
+  char *rest = text;
+  for (char *line; lines < EXPLAIN_LINES && (line = strsep(&rest, "\n"));) {
+    int indent = (int)strspn(line, " ");
+    classes += strncmp(line, "batch ", 6) == 0;
+    if (classes > 1) break;
+    if (indent <= 2) weighted = false;
+    if (strncmp(line + indent, "weight:", 7) == 0) weighted = true;
+    if (!*line ||
+        (indent > 2 && !(weighted && (strncmp(line + indent, "weight:", 7) == 0 || strncmp(line + indent, "choice:", 7) == 0))))
+      continue;
+    printf("%.*s%s\n", COLUMNS - 3, line, strlen(line) > COLUMNS - 3 ? "..." : "");
+    lines++;
   }
-  return true;
+  free(text);
 }
 
 static void report(const model *models) {
@@ -238,11 +251,8 @@ static void report(const model *models) {
   printf("%-34s %6d of %2d %6d of %2d\n", "  kernels found in the cache", d->warm.hits, d->warm.kernels, p->warm.hits,
          p->warm.kernels);
   printf("%-34s %12d %12d\n", "  weights scanned or packed", d->warm.scanned + d->warm.packed, p->warm.scanned + p->warm.packed);
-  printf("\nWhy the pruned program is what it is:\n");
-  page explanation = {0};
-  sf_program_explain(p->program, write_page, &explanation);
-  if (explanation.lines > EXPLAIN_LINES)
-    printf("... %d more lines: sf-jit explain %s\n", explanation.lines - EXPLAIN_LINES, p->path);
+  printf("\nWhy the pruned program is what it is (abbreviated; all of it: sf-jit explain MODEL):\n");
+  explain(p->program);
   printf("\naccuracy_dense=%.4f accuracy_pruned=%.4f zeros=%.4f latency_dense_us=%.1f latency_pruned_us=%.1f "
          "cold_ms=%.1f warm_ms=%.1f compiled=%d\n",
          d->accuracy, p->accuracy, p->zeros, d->latency_1, p->latency_1, p->cold.ms, p->warm.ms,
