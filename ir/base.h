@@ -35,7 +35,7 @@ typedef struct sfi_arena {
   const sf_allocator *allocator;
   struct sfi_arena_block *blocks;
 } sfi_arena;
-void *sfi_arena_alloc(sfi_arena *arena, size_t bytes);              /* 16-byte aligned, zeroed; NULL when out of memory */
+void *sfi_arena_alloc(sfi_arena *arena, size_t bytes); /* 16-byte aligned, zeroed; NULL when out of memory */
 void *sfi_arena_copy(sfi_arena *arena, const void *data, size_t bytes);
 char *sfi_arena_strndup(sfi_arena *arena, const char *text, size_t length);
 char *sfi_arena_printf(sfi_arena *arena, const char *format, ...) SFI_PRINTF(2, 3);
@@ -96,11 +96,23 @@ void sfi_digest_hex(sfi_digest digest, char out[33]);
 
 /* ---- checked arithmetic ------------------------------------------------------------------------------------------- */
 
-static inline bool sfi_mul(int64_t a, int64_t b, int64_t *out) { return !__builtin_mul_overflow(a, b, out); }
-static inline bool sfi_add(int64_t a, int64_t b, int64_t *out) { return !__builtin_add_overflow(a, b, out); }
-static inline int64_t sfi_ceil_div(int64_t a, int64_t b) { return a / b + (a % b > 0); }
-static inline int64_t sfi_round_up(int64_t a, int64_t b) { return sfi_ceil_div(a, b) * b; }
-static inline int64_t sfi_min(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t sfi_max(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline bool sfi_mul(int64_t a, int64_t b, int64_t *out) {
+  return !__builtin_mul_overflow(a, b, out);
+}
+static inline bool sfi_add(int64_t a, int64_t b, int64_t *out) {
+  return !__builtin_add_overflow(a, b, out);
+}
+static inline int64_t sfi_ceil_div(int64_t a, int64_t b) {
+  return a / b + (a % b > 0);
+}
+static inline int64_t sfi_round_up(int64_t a, int64_t b) {
+  return sfi_ceil_div(a, b) * b;
+}
+static inline int64_t sfi_min(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+static inline int64_t sfi_max(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
 
 #endif

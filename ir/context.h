@@ -16,10 +16,10 @@ struct sf_context {
   sf_log_level log_level;
   sf_parallel_for_fn parallel_for; /* NULL: the library's own */
   void *parallel_for_user;
-  int32_t threads; /* >= 1 */
+  int32_t threads;   /* >= 1 */
   sfi_target target; /* what compiled code may use */
   pthread_mutex_t error_lock;
-  sf_error error; /* first since sf_context_take_error */
+  sf_error error;      /* first since sf_context_take_error */
   struct sfi_jit *jit; /* jit/: kernel cache, code loader */
 };
 

@@ -11,10 +11,18 @@ typedef struct sfi_poly {
   int64_t c[3];
 } sfi_poly;
 
-static inline sfi_poly sfi_const(int64_t v) { return (sfi_poly){{v, 0, 0}}; }
-static inline bool sfi_is_const(sfi_poly p) { return p.c[1] == 0 && p.c[2] == 0; }
-static inline bool sfi_is(sfi_poly p, int64_t v) { return sfi_is_const(p) && p.c[0] == v; }
-static inline bool sfi_poly_equal(sfi_poly a, sfi_poly b) { return memcmp(&a, &b, sizeof a) == 0; }
+static inline sfi_poly sfi_const(int64_t v) {
+  return (sfi_poly){{v, 0, 0}};
+}
+static inline bool sfi_is_const(sfi_poly p) {
+  return p.c[1] == 0 && p.c[2] == 0;
+}
+static inline bool sfi_is(sfi_poly p, int64_t v) {
+  return sfi_is_const(p) && p.c[0] == v;
+}
+static inline bool sfi_poly_equal(sfi_poly a, sfi_poly b) {
+  return memcmp(&a, &b, sizeof a) == 0;
+}
 /* False on overflow or where the degree would exceed 2. */
 bool sfi_poly_add(sfi_poly a, sfi_poly b, sfi_poly *out);
 bool sfi_poly_mul(sfi_poly a, sfi_poly b, sfi_poly *out);
@@ -48,7 +56,8 @@ typedef struct sfi_node {
   /* All attributes of the operation, defaults filled in, in ascending order of their id; see sfi_attr_of. */
   const sfi_attr_value *attrs;
   const char *name; /* INPUT: unique; WEIGHT: the tensor's name; others: the text form's name, or NULL */
-  const char *label; /* INPUT and WEIGHT: the value's name in the text form; NULL: `name`. Only the parser sets it, copies keep it */
+  const char
+      *label; /* INPUT and WEIGHT: the value's name in the text form; NULL: `name`. Only the parser sets it, copies keep it */
   /* WEIGHT and CONSTANT: dense elements, 16-byte aligned or as the host gave them. NULL in other nodes. */
   const void *data;
   size_t bytes;
@@ -64,8 +73,8 @@ struct sf_graph {
   sf_context *context; /* retained */
   sfi_arena arena;
   const char *name;
-  const char *symbol;       /* name of the symbolic dimension; "batch" by default */
-  const char *weights_file; /* as written in the text; NULL: none */
+  const char *symbol;          /* name of the symbolic dimension; "batch" by default */
+  const char *weights_file;    /* as written in the text; NULL: none */
   struct sfi_mapping *mapping; /* the weight file, kept while the graph lives; NULL: none */
   sfi_node *nodes;
   size_t n_nodes, nodes_capacity;
@@ -99,20 +108,24 @@ typedef struct sfi_dtype_info {
   uint32_t flags;
 } sfi_dtype_info;
 
-const sfi_op_info *sfi_op_of(sf_op op);          /* NULL where unknown */
+const sfi_op_info *sfi_op_of(sf_op op);               /* NULL where unknown */
 const sfi_attr_info *sfi_attr_info_of(sf_attr_id id); /* NULL where unknown */
-const sfi_dtype_info *sfi_dtype_of(sf_dtype dtype);  /* NULL where unknown */
+const sfi_dtype_info *sfi_dtype_of(sf_dtype dtype);   /* NULL where unknown */
 bool sfi_op_named(const char *text, size_t length, sf_op *out);
 bool sfi_attr_named(const char *text, size_t length, sf_attr_id *out);
 bool sfi_dtype_named(const char *text, size_t length, sf_dtype *out);
-int32_t sfi_op_count(void);   /* values 0 .. count - 1; holes give NULL above */
+int32_t sfi_op_count(void); /* values 0 .. count - 1; holes give NULL above */
 int32_t sfi_attr_count(void);
 
 /* The node's value of an attribute that its operation has. */
 const sfi_attr_value *sfi_attr_of(const sfi_node *node, sf_attr_id id);
-static inline int64_t sfi_attr_int(const sfi_node *node, sf_attr_id id) { return sfi_attr_of(node, id)->i; }
+static inline int64_t sfi_attr_int(const sfi_node *node, sf_attr_id id) {
+  return sfi_attr_of(node, id)->i;
+}
 /* Is the value a WEIGHT or CONSTANT? */
-static inline bool sfi_is_static(const sf_graph *graph, sf_value v) { return graph->nodes[v].data != NULL; }
+static inline bool sfi_is_static(const sf_graph *graph, sf_value v) {
+  return graph->nodes[v].data != NULL;
+}
 
 /* ---- building ----------------------------------------------------------------------------------------------------- */
 

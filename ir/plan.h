@@ -104,15 +104,15 @@ typedef struct sfi_pool {
  * Convolution over a padded image: j enumerates the output pixels oh * valid + ow, and X column of j is oh * pitch + ow. Vectors may
  * be read over columns [0, rows of output * pitch + 64): the image's buffer has that slack. Else pitch == valid == 0. */
 typedef struct sfi_contract {
-  int64_t rows;         /* M */
-  sfi_poly depth;       /* K; constant for CONTRACT */
-  sfi_poly row_count;   /* extent of m: rows for CONTRACT, may be symbolic for PRODUCT */
-  sf_value weight;      /* CONTRACT: the graph value */
-  sfi_matrix matrix;    /* CONTRACT: how its data is read as W[m, k]; borrowed from the graph */
+  int64_t rows;             /* M */
+  sfi_poly depth;           /* K; constant for CONTRACT */
+  sfi_poly row_count;       /* extent of m: rows for CONTRACT, may be symbolic for PRODUCT */
+  sf_value weight;          /* CONTRACT: the graph value */
+  sfi_matrix matrix;        /* CONTRACT: how its data is read as W[m, k]; borrowed from the graph */
   sfi_digest weight_digest; /* of `matrix`: shape, strides and bytes */
   const sfi_facts *facts;
   const int64_t *k_offset; /* depth entries, elements; NULL: k * stride[1] */
-  int64_t groups;       /* convolution: rows of group g use k of group g only; W then has columns = depth with zeros elsewhere,
+  int64_t groups;          /* convolution: rows of group g use k of group g only; W then has columns = depth with zeros elsewhere,
                            except that `matrix` holds depth / groups columns */
   int64_t pitch, valid;
 } sfi_contract;
@@ -134,13 +134,13 @@ typedef struct sfi_kernel {
   sfi_access operand[SFI_OPERANDS_MAX]; /* 0: output; 1: main input (not MAP); 2: W of a contraction; then those of LOADs */
   int32_t n_bounds;
   sfi_bound bound[SFI_BOUNDS_MAX];
-  sfi_expr pre; /* REDUCE, SOFTMAX, NORMALIZE: over space + reduction dimensions; LOADs only, no ARG */
+  sfi_expr pre;      /* REDUCE, SOFTMAX, NORMALIZE: over space + reduction dimensions; LOADs only, no ARG */
   sfi_expr epilogue; /* never empty; starts with ARG where the anchor has a value */
   /* REDUCE */
   sf_op reduce; /* REDUCE_SUM, REDUCE_MEAN, REDUCE_MAX */
   int32_t reduce_rank;
   sfi_extent reduce_extent[SFI_SPACE_MAX]; /* accesses' strides [rank .. rank + reduce_rank) */
-  int32_t axis; /* SOFTMAX, NORMALIZE */
+  int32_t axis;                            /* SOFTMAX, NORMALIZE */
   double eps;
   sfi_pool pool;
   sfi_contract contract;
@@ -151,9 +151,9 @@ typedef struct sfi_kernel {
   /* Set by the choice pass. */
   const struct sfi_emitter *emitter; /* NULL: ANCHOR_NODE */
   struct {
-    int32_t rows;      /* Mr: rows of W in a panel */
-    int32_t vectors;   /* V: vectors of columns in the tile */
-    int64_t row_block; /* rows of one tile of work, a multiple of Mr */
+    int32_t rows;         /* Mr: rows of W in a panel */
+    int32_t vectors;      /* V: vectors of columns in the tile */
+    int64_t row_block;    /* rows of one tile of work, a multiple of Mr */
     int64_t column_block; /* columns of one tile of work; PANEL: the panel */
   } tile;
   double predicted_us; /* at symbol 1 or the class's bound */
@@ -178,14 +178,14 @@ typedef struct sfi_buffer {
   /* Elements: PANEL: ceil(columns / panel) * panel * features; ROW (panel 0): columns * features. */
   int64_t panel;
   sfi_poly columns, features;
-  int64_t slack; /* elements behind the last one that may be read; their values are unspecified */
+  int64_t slack;               /* elements behind the last one that may be read; their values are unspecified */
   int32_t first_use, last_use; /* kernels, by index; TEMP: written at first_use */
 } sfi_buffer;
 
 typedef struct sfi_plan {
   const sf_graph *graph; /* after the graph passes; borrowed */
   const sfi_target *target;
-  sfi_arena arena;       /* owns everything below */
+  sfi_arena arena;                /* owns everything below */
   int64_t symbol_min, symbol_max; /* the class: symbol in [min, max]; max INT64_MAX: no bound, and then the symbol may be 0 too */
   sfi_buffer *buffers;
   size_t n_buffers, buffers_capacity;

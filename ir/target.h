@@ -14,7 +14,7 @@ typedef struct sfi_target {
   int32_t registers;    /* vector registers */
   bool masks;           /* predicate registers: masked load, store, expand and compress are single instructions */
   /* Measured or assumed; prices candidates. Per core where it is a rate. */
-  double peak_gflops;   /* fp32 multiply and add */
+  double peak_gflops; /* fp32 multiply and add */
   double memory_gbps;
   int64_t l1_bytes, l2_bytes;
 } sfi_target;

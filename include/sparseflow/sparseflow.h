@@ -96,11 +96,11 @@ typedef void (*sf_parallel_for_fn)(void *user, int64_t count, void (*body)(void 
 
 /* Highest instruction set that generated code may use. */
 typedef enum sf_isa {
-  SF_ISA_NATIVE = 0,   /* whatever the machine has */
+  SF_ISA_NATIVE = 0,    /* whatever the machine has */
   SF_ISA_REFERENCE = 1, /* no generated code: the reference back end */
-  SF_ISA_AVX2 = 2,     /* x86-64 with AVX2 and FMA */
-  SF_ISA_AVX512 = 3,   /* x86-64 with AVX-512 F, BW, DQ, VL */
-  SF_ISA_NEON = 4      /* AArch64 */
+  SF_ISA_AVX2 = 2,      /* x86-64 with AVX2 and FMA */
+  SF_ISA_AVX512 = 3,    /* x86-64 with AVX-512 F, BW, DQ, VL */
+  SF_ISA_NEON = 4       /* AArch64 */
 } sf_isa;
 
 typedef struct sf_context_options {
@@ -111,10 +111,10 @@ typedef struct sf_context_options {
   sf_log_level log_level;          /* highest level passed to `log`; default SF_LOG_WARNING */
   sf_parallel_for_fn parallel_for; /* NULL: OpenMP where built with it, else one thread */
   void *parallel_for_user;
-  int32_t threads;       /* number of pieces a kernel is cut into; 0: the machine's cores */
-  sf_isa isa;            /* default SF_ISA_NATIVE; a higher one than the machine has is SF_STATUS_UNSUPPORTED */
-  const char *cache_dir; /* NULL: $XDG_CACHE_HOME/sparseflow, else $HOME/.cache/sparseflow; "": no disk cache */
-  uint64_t cache_max_bytes;  /* 0: 1 GiB */
+  int32_t threads;          /* number of pieces a kernel is cut into; 0: the machine's cores */
+  sf_isa isa;               /* default SF_ISA_NATIVE; a higher one than the machine has is SF_STATUS_UNSUPPORTED */
+  const char *cache_dir;    /* NULL: $XDG_CACHE_HOME/sparseflow, else $HOME/.cache/sparseflow; "": no disk cache */
+  uint64_t cache_max_bytes; /* 0: 1 GiB */
 } sf_context_options;
 
 /* Sets `struct_size` and zeroes the rest: `sf_context_options o; SF_INIT(&o);` */
@@ -138,10 +138,10 @@ typedef int32_t sf_value;
 /* Members that the attribute's type does not use are 0. */
 typedef struct sf_attr {
   sf_attr_id id;
-  int32_t count;         /* of ints; 0 for INT and FLOAT attributes */
-  int64_t i;             /* INT */
-  double f;              /* FLOAT */
-  const int64_t *ints;   /* INTS, copied */
+  int32_t count;       /* of ints; 0 for INT and FLOAT attributes */
+  int64_t i;           /* INT */
+  double f;            /* FLOAT */
+  const int64_t *ints; /* INTS, copied */
 } sf_attr;
 
 typedef enum sf_ownership { SF_COPY = 0, SF_BORROW = 1 /* the host keeps it until the graph is released */ } sf_ownership;
@@ -230,29 +230,29 @@ enum {
 typedef struct sf_compile_options {
   size_t struct_size;
   uint32_t flags;
-  int32_t opt_level;          /* 0: no fusion, no propagation; 1: canonical form; 2, the default: all. Given as level + 1; 0: default */
-  sf_isa isa;                 /* SF_ISA_NATIVE: the context's. Another one needs SF_COMPILE_CACHE_ONLY unless the machine has it */
+  int32_t opt_level; /* 0: no fusion, no propagation; 1: canonical form; 2, the default: all. Given as level + 1; 0: default */
+  sf_isa isa;        /* SF_ISA_NATIVE: the context's. Another one needs SF_COMPILE_CACHE_ONLY unless the machine has it */
   /* Classes of the symbolic dimension, ascending upper bounds; a program holds one specialisation for each, and one for
    * all above. NULL with 0: {1, 16}. Ignored for a graph without a symbolic dimension. */
   int32_t n_classes;
   const int64_t *classes;
-  const char *emitter;        /* NULL: choose by cost; else the only emitter of contractions to accept ("spmm-dictionary", ...) */
-  sf_error *error;            /* NULL, or where this call's error goes as well */
+  const char *emitter; /* NULL: choose by cost; else the only emitter of contractions to accept ("spmm-dictionary", ...) */
+  sf_error *error;     /* NULL, or where this call's error goes as well */
 } sf_compile_options;
 
 typedef struct sf_compile_stats {
   size_t struct_size;
-  int32_t kernels;          /* in all specialisations */
-  int32_t compiled;         /* through the compiler */
+  int32_t kernels;  /* in all specialisations */
+  int32_t compiled; /* through the compiler */
   int32_t disk_hits, memory_hits;
-  int32_t weights_scanned, weights_packed; /* the others came from the cache */
+  int32_t weights_scanned, weights_packed;        /* the others came from the cache */
   uint64_t code_bytes, packed_bytes, arena_bytes; /* arena: of the last specialisation at extent 1 */
   double milliseconds;
 } sf_compile_stats;
 
 /* out_program may be NULL with SF_COMPILE_CACHE_ONLY. stats may be NULL; set struct_size. */
-SF_API sf_status sf_compile(sf_context *context, const sf_graph *graph, const sf_compile_options *options,
-                            sf_program **out_program, sf_compile_stats *stats);
+SF_API sf_status sf_compile(sf_context *context, const sf_graph *graph, const sf_compile_options *options, sf_program **out_program,
+                            sf_compile_stats *stats);
 SF_API void sf_program_retain(sf_program *program);
 SF_API void sf_program_release(sf_program *program);
 
@@ -299,15 +299,15 @@ typedef struct sf_profile {
   int64_t nonzeros;
   int64_t dead_rows, dead_columns;
   int64_t row_min, row_median, row_max; /* nonzeros a row */
-  int32_t nm_n, nm_m;         /* best n of m along columns, 0 0: none tighter than dense */
-  int32_t block_rows, block_columns; /* largest block that its zeros fill whole, 1 1: none */
-  uint8_t digest[16];         /* XXH3-128 of the pattern */
+  int32_t nm_n, nm_m;                   /* best n of m along columns, 0 0: none tighter than dense */
+  int32_t block_rows, block_columns;    /* largest block that its zeros fill whole, 1 1: none */
+  uint8_t digest[16];                   /* XXH3-128 of the pattern */
 } sf_profile;
 /* Zeros of a weight value of a graph. rank 0 and 1 count as one row. */
 SF_API sf_status sf_graph_weight_profile(sf_context *context, const sf_graph *graph, sf_value weight, sf_profile *out_profile);
 /* Share of nonzeros in each cell of a `height` x `width` grid laid over the matrix, row-major, 0 to 1. */
-SF_API sf_status sf_graph_weight_density(sf_context *context, const sf_graph *graph, sf_value weight, int32_t height,
-                                         int32_t width, float *out_cells);
+SF_API sf_status sf_graph_weight_density(sf_context *context, const sf_graph *graph, sf_value weight, int32_t height, int32_t width,
+                                         float *out_cells);
 
 /* ---- cache -------------------------------------------------------------------------------------------------------- */
 

@@ -70,7 +70,9 @@ static inline int remove_one(const char *path, const struct stat *st, int kind, 
   return remove(path);
 }
 
-static inline void remove_tree(const char *path) { nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS); }
+static inline void remove_tree(const char *path) {
+  nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
 
 /* Names in the folder that start with `prefix`. */
 static inline int count_names(const char *folder, const char *prefix) {
