@@ -19,6 +19,18 @@ typedef struct sfi_ref_call {
 #include <sparseflow/ops.def>
 #undef SF_OP
 
+/* The kernel of the call's operation. */
+void sfi_ref_kernel(const sfi_ref_call *call);
+
+/* Operands of the operation that takes most. */
+enum {
+  SFI_REF_OPERANDS_MAX = sizeof(union {
+#define SF_OP(id, value, text, min, max, attrs, infer, flags, doc) char id[(max) + 1];
+#include <sparseflow/ops.def>
+#undef SF_OP
+  })
+};
+
 /* ---- elements ----------------------------------------------------------------------------------------------------- */
 
 /* Element types the kernels can read and write, in one line each: X(id, storage, to double, from double). */

@@ -1,28 +1,20 @@
 /* One node, or a whole graph, on the reference kernels. Requires a verified graph and tensors of its shapes at one symbol. */
 #include "ref_kernel.h"
 
-typedef void (*ref_kernel)(const sfi_ref_call *call);
-
-static const ref_kernel kernels[] = {
+void sfi_ref_kernel(const sfi_ref_call *call) {
+  static void (*const kernels[])(const sfi_ref_call *call) = {
 #define SF_OP(id, value, text, min, max, attrs, infer, flags, doc) [SF_OP_##id] = sfi_ref_##infer,
 #include <sparseflow/ops.def>
 #undef SF_OP
-};
-
-/* Of the operation that takes most. */
-enum {
-  OPERANDS_MAX = sizeof(union {
-#define SF_OP(id, value, text, min, max, attrs, infer, flags, doc) char id[max + 1];
-#include <sparseflow/ops.def>
-#undef SF_OP
-  })
-};
+  };
+  kernels[call->node->op](call);
+}
 
 void sfi_ref_node(const sf_graph *graph, sf_value node, const sf_tensor *inputs, const sf_tensor *output) {
   sfi_ref_call call = {.node = &graph->nodes[node], .inputs = inputs, .output = output};
   for (int32_t i = 0; i < call.node->n_inputs; i++)
     if (sfi_is_static(graph, call.node->inputs[i])) call.static_mask |= UINT32_C(1) << i;
-  kernels[call.node->op](&call);
+  sfi_ref_kernel(&call);
 }
 
 /* What a run knows of one value. */
@@ -50,7 +42,7 @@ static sf_status run_node(const sf_graph *graph, const sf_allocator *allocator, 
                           run_value *values, sfi_diag *diag) {
   const sfi_node *node = &graph->nodes[v];
   run_value *out = &values[v];
-  sf_tensor operands[OPERANDS_MAX];
+  sf_tensor operands[SFI_REF_OPERANDS_MAX];
   sfi_ref_call call = {.node = node, .inputs = operands, .output = &out->tensor};
   int64_t count = 0;
   sf_status st;
@@ -73,7 +65,7 @@ static sf_status run_node(const sf_graph *graph, const sf_allocator *allocator, 
   if (!(out->tensor.data = sfi_alloc(allocator, bytes))) return sfi_fail_memory(diag);
   out->bytes = bytes;
   out->owned = true;
-  kernels[node->op](&call);
+  sfi_ref_kernel(&call);
   return SF_OK;
 }
 
