@@ -341,10 +341,8 @@ bool sfi_channels_init(sfi_channels *channels, const sf_graph *graph, const sf_a
   channels->flags = sfi_calloc(allocator, channels->n_slots, 1);
   if (!channels->parent || !channels->flags) return false;
   for (size_t i = 0; i < channels->n_slots; i++) channels->parent[i] = (int32_t)i;
-  for (size_t v = 0; v < n; v++) {
-    unite_and_pin(channels, (sf_value)v);
-    describe_operands(channels, (sf_value)v);
-  }
+  for (size_t v = 0; v < n; v++) describe_operands(channels, (sf_value)v); /* sets whole bytes, so it comes before pins */
+  for (size_t v = 0; v < n; v++) unite_and_pin(channels, (sf_value)v);
   for (size_t i = 0; i < graph->n_outputs; i++) {
     sf_value v = graph->outputs[i].value;
     for (int32_t d = 0; d < graph->nodes[v].shape.rank; d++) pin_all(channels, &channels->tensors[v], &graph->nodes[v].shape, d);
