@@ -2,6 +2,7 @@
 #include "graph_rows.h"
 
 #include <check.h>
+#include <stdio.h>
 
 #define END "9223372036854775807"
 #define LARGE "1048577" /* 2^20 + 1: squared, above the most elements of a value */
@@ -111,6 +112,37 @@ START_TEST(test_shapes) {
   sfi_graph_verify(graph, &diag);
   ck_assert_str_eq(diag.error.message, "");
   sf_graph_release(graph);
+}
+END_TEST
+
+/* A shape with the symbolic dimension is the shape for each number in its place. */
+START_TEST(test_symbolic_shapes_hold_at_points) {
+  const shape_row *row = &shapes[_i];
+  for (int64_t s = 1; s <= 7; s += 3) {
+    char operands[128] = "";
+    for (const char *c = row->operands; *c;) {
+      bool symbol = strncmp(c, "batch", 5) == 0;
+      size_t length = strlen(operands);
+      if (symbol)
+        snprintf(operands + length, sizeof operands - length, "%d", (int)s);
+      else
+        snprintf(operands + length, sizeof operands - length, "%c", *c);
+      c += symbol ? 5 : 1;
+    }
+    sf_graph *graph;
+    ck_assert_int_eq(sf_graph_create(context, "net", &graph), SF_OK);
+    sf_value symbolic = row_node(graph, row->op, row->operands, row->attrs);
+    sf_value plain = row_node(graph, row->op, operands, row->attrs);
+    ck_assert_int_eq(sf_graph_status(graph), SF_OK);
+    const sfi_shape *a = &graph->nodes[symbolic].shape, *b = &graph->nodes[plain].shape;
+    ck_assert_int_eq(a->rank, b->rank);
+    for (int32_t i = 0; i < a->rank; i++) {
+      int64_t extent;
+      ck_assert(sfi_poly_eval(a->dims[i], s, &extent));
+      ck_assert(sfi_is(b->dims[i], extent));
+    }
+    sf_graph_release(graph);
+  }
 }
 END_TEST
 
@@ -318,6 +350,7 @@ int main(void) {
   TCase *all = tcase_create("infer");
   tcase_add_checked_fixture(all, setup, teardown);
   tcase_add_loop_test(all, test_shapes, 0, SFI_COUNT(shapes));
+  tcase_add_loop_test(all, test_symbolic_shapes_hold_at_points, 0, SFI_COUNT(shapes));
   tcase_add_test(all, test_every_operation_has_a_row);
   tcase_add_loop_test(all, test_refusals, 0, SFI_COUNT(refusals));
   suite_add_tcase(suite, all);
