@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h> /* SF_INIT */
 
 #ifdef __cplusplus
 extern "C" {
@@ -260,6 +261,8 @@ SF_API int32_t sf_program_input_count(const sf_program *program);
 SF_API int32_t sf_program_output_count(const sf_program *program);
 SF_API sf_status sf_program_input_info(const sf_program *program, int32_t i, sf_tensor_info *out_info);
 SF_API sf_status sf_program_output_info(const sf_program *program, int32_t i, sf_tensor_info *out_info);
+/* The output's extents where the symbolic dimension is `symbol`: what sf_run will ask for. */
+SF_API sf_status sf_program_output_shape(const sf_program *program, int32_t i, int64_t symbol, sf_tensor_info *out_info);
 
 typedef enum sf_stage {
   SF_STAGE_GRAPH = 0,     /* as built */
