@@ -164,3 +164,12 @@ sf_status sf_program_output_info(const sf_program *program, int32_t i, sf_tensor
   if (status == SF_OK) out_info->name = program->graph->outputs[i].name;
   return status;
 }
+
+sf_status sf_program_output_shape(const sf_program *program, int32_t i, int64_t symbol, sf_tensor_info *out_info) {
+  sf_status status = sf_program_output_info(program, i, out_info);
+  if (status != SF_OK || symbol < 0) return status != SF_OK ? status : SF_STATUS_INVALID_ARGUMENT;
+  const sfi_shape *shape = &program->graph->nodes[program->graph->outputs[i].value].shape;
+  for (int32_t d = 0; d < shape->rank; d++)
+    if (!sfi_poly_eval(shape->dims[d], symbol, &out_info->dims[d])) return SF_STATUS_INVALID_ARGUMENT;
+  return SF_OK;
+}
