@@ -450,6 +450,10 @@ START_TEST(read_only_directory) {
       ck_assert_int_eq(get(cache, i, 100, reason), 1);
     }
     ck_assert_int_eq(warnings(), 1);
+    sf_cache_stats stats = {0};
+    ck_assert_int_eq(sfi_cache_prune(cache, 0, &stats), SF_OK); /* nothing can be removed, and nothing else is said */
+    ck_assert_int_eq(stats.removed, 0);
+    ck_assert_int_eq(stats.entries, 1);
     sfi_cache_destroy(cache);
     char below[PATH_MAX];
     snprintf(below, sizeof below, "%s/below", folder);
