@@ -145,7 +145,7 @@ static sf_status parse_element(parser *p, const char *name, sf_dtype dtype, elem
   if (!sfi_grow(p->names.arena.allocator, &e->data, &e->capacity, e->bytes, e->used + 1)) return sfi_fail_memory(p->cursor.diag);
   if (sfi_token_element(token, dtype, (char *)e->data + e->used * e->bytes)) return e->used++, SF_OK;
   char wanted[64];
-  snprintf(wanted, sizeof wanted, "a number that is an %s", sfi_dtype_of(dtype)->text);
+  snprintf(wanted, sizeof wanted, "a number of type %s", sfi_dtype_of(dtype)->text);
   p->cursor = before;
   return sfi_cursor_wanted(&p->cursor, name, wanted);
 }
@@ -203,7 +203,8 @@ static sf_status parse_operands(parser *p, const sfi_op_info *op, sf_value *oper
     const char *at = p->cursor.at;
     if ((st = parse_reference(p, op->text, &operand)) != SF_OK) return st;
     if (*out_count == op->max_inputs) {
-      return FAIL_AT(p, SF_STATUS_INVALID_GRAPH, at, op->text, "%s: more than %d operands", op->text, op->max_inputs);
+      return FAIL_AT(p, SF_STATUS_INVALID_GRAPH, at, op->text, "%s: more operands than the %d that it takes", op->text,
+                     op->max_inputs);
     }
     operands[(*out_count)++] = operand;
   } while (sfi_cursor_take(&p->cursor, ','));
@@ -376,8 +377,11 @@ static sf_status parse_weights_line(parser *p, sfi_token line) {
   sfi_diag diag = {0};
   st = sfi_mapping_open(&graph->context->allocator, p->folder, name, &diag, &graph->mapping);
   if (st == SF_STATUS_OUT_OF_MEMORY) return sfi_fail_memory(p->cursor.diag);
-  if (st != SF_OK)
-    return FAIL_AT(p, st, at, diag.error.op[0] ? diag.error.op : name, "%s: %s", diag.error.file, diag.error.message);
+  if (st != SF_OK) {
+    const char *tensor = diag.error.op;
+    return FAIL_AT(p, st, at, tensor[0] ? tensor : name, "\"%s\": %s%s%s%s", diag.error.file, tensor[0] ? "tensor \"" : "", tensor,
+                   tensor[0] ? "\": " : "", diag.error.message);
+  }
   graph->weights_file = name;
   return SF_OK;
 }

@@ -50,7 +50,10 @@ static void add_number(sfi_text *text, double value, bool single, int digits) {
   }
   char number[64];
   int length = 0;
-  for (int precision = 1; precision <= digits; precision++) {
+  /* From the digits before the point on, so that 100 does not become "1e+02". */
+  double size = fabs(value);
+  int precision = size < 1e6 && size >= 10 ? (int)log10(size) + 1 : 1;
+  for (; precision <= digits; precision++) {
     length = snprintf(number, sizeof number, "%.*g", precision, value);
     if ((single ? (double)strtof(number, NULL) : strtod(number, NULL)) == value) break;
   }
