@@ -136,7 +136,8 @@ static sf_status emit(emission *e, const sf_graph *graph, const sf_compile_optio
     status = emit_stage(e, graph, stage);
   }
   bool stop;
-  if (status == SF_OK) status = flush(e, &stop);
+  sf_status flushed = flush(e, &stop); /* on an error too: what stands before it helps to find it */
+  if (status == SF_OK) status = flushed;
   sfi_pipeline_deinit(&e->pipeline);
   return status;
 }

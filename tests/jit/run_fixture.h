@@ -1,0 +1,284 @@
+/* What the tests of programs share: contexts, small networks that between them use every anchor, tensors for a program at an extent of
+ * the symbol, a parallel_for on threads of its own. */
+#ifndef SFI_RUN_FIXTURE_H
+#define SFI_RUN_FIXTURE_H
+
+#include "failing_allocator.h"
+#include "jit.h"
+#include "ref.h"
+
+#include <check.h>
+#include <ftw.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { NETWORKS = 5, PORTS_MAX = 4 };
+
+/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+
+static inline uint32_t random_u32(uint64_t *state) {
+  *state = *state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+  return (uint32_t)(*state >> 33);
+}
+
+static inline float random_float(uint64_t *state) {
+  return (float)random_u32(state) / 1073741824.0f - 1;
+}
+
+/* Elements of which `zeros` of 100 are zero. The graph copies them. */
+static inline const float *random_weights(uint64_t *state, size_t n, uint32_t zeros, float *scratch) {
+  for (size_t i = 0; i < n; i++) scratch[i] = random_u32(state) % 100 < zeros ? 0 : random_float(state);
+  return scratch;
+}
+
+/* ---- networks ----------------------------------------------------------------------------------------------------- */
+
+static inline sf_value weight(sf_graph *g, uint64_t *state, uint32_t zeros, int32_t rank, const int64_t *dims) {
+  static const size_t most = 1 << 16;
+  size_t n = 1;
+  for (int32_t d = 0; d < rank; d++) n *= (size_t)dims[d];
+  float *scratch = malloc(most * sizeof *scratch);
+  ck_assert(n <= most && scratch);
+  sf_value v = sf_graph_weight(g, NULL, SF_F32, rank, dims, random_weights(state, n, zeros, scratch), SF_COPY);
+  free(scratch);
+  return v;
+}
+
+#define DIMS(...)                                                                                                                  \
+  (const int64_t[]) {                                                                                                              \
+    __VA_ARGS__                                                                                                                    \
+  }
+
+static inline void build_dense(sf_graph *g, uint64_t *state) {
+  sf_value x = sf_graph_input(g, "x", SF_F32, 2, DIMS(SF_DIM_SYMBOLIC, 37));
+  sf_value h = sf_matmul(g, x, weight(g, state, 80, 2, DIMS(53, 37)), false, true);
+  h = sf_unary(g, SF_OP_RELU, sf_binary(g, SF_OP_ADD, h, weight(g, state, 0, 1, DIMS(53))));
+  sf_value y = sf_matmul(g, h, weight(g, state, 50, 2, DIMS(53, 10)), false, false);
+  sf_graph_output(g, "y", sf_softmax(g, y, -1));
+}
+
+static inline void build_image(sf_graph *g, uint64_t *state) {
+  sf_value x = sf_graph_input(g, "image", SF_F32, 4, DIMS(SF_DIM_SYMBOLIC, 3, 9, 11));
+  sf_conv2d_options conv;
+  SF_INIT(&conv);
+  conv.pad[0] = conv.pad[1] = conv.pad[2] = conv.pad[3] = 1;
+  sf_value h = sf_conv2d(g, x, weight(g, state, 60, 4, DIMS(8, 3, 3, 3)), weight(g, state, 0, 1, DIMS(8)), &conv);
+  h = sf_unary(g, SF_OP_RELU, h);
+  const sf_attr pool[] = {{.id = SF_ATTR_KERNEL, .count = 2, .ints = DIMS(2, 2)},
+                          {.id = SF_ATTR_STRIDE, .count = 2, .ints = DIMS(2, 2)}};
+  h = sf_graph_op(g, SF_OP_MAX_POOL, 1, &h, 2, pool);
+  SF_INIT(&conv);
+  conv.groups = 2;
+  h = sf_conv2d(g, h, weight(g, state, 30, 4, DIMS(6, 4, 2, 2)), SF_NO_VALUE, &conv);
+  h = sf_unary(g, SF_OP_GLOBAL_AVG_POOL, h);
+  h = sf_reshape(g, h, 2, DIMS(-1, 6));
+  sf_graph_output(g, "scores", sf_matmul(g, h, weight(g, state, 0, 2, DIMS(6, 5)), false, false));
+}
+
+/* Outputs that alias, an output that is an input, one that is a constant, one of a size that does not depend on the symbol. */
+static inline void build_mixed(sf_graph *g, uint64_t *state) {
+  sf_value x = sf_graph_input(g, "x", SF_F32, 2, DIMS(SF_DIM_SYMBOLIC, 12));
+  sf_value z = sf_graph_input(g, "z", SF_F32, 2, DIMS(SF_DIM_SYMBOLIC, 12));
+  sf_value both = sf_graph_op(g, SF_OP_CONCAT, 2, (const sf_value[]){x, z}, 1, (const sf_attr[]){{.id = SF_ATTR_AXIS, .i = 1}});
+  sf_value n = sf_graph_op(g, SF_OP_LAYER_NORM, 1, &both, 0, NULL);
+  sf_value t = sf_unary(g, SF_OP_TANH, sf_binary(g, SF_OP_MUL, n, weight(g, state, 10, 1, DIMS(24))));
+  const sf_attr axis = {.id = SF_ATTR_AXES, .count = 1, .ints = DIMS(0)};
+  sf_graph_output(g, "sum", sf_graph_op(g, SF_OP_REDUCE_SUM, 1, &t, 1, &axis));
+  sf_graph_output(g, "t", sf_transpose(g, t, 2, DIMS(1, 0)));
+  sf_graph_output(g, "x_again", x);
+  sf_graph_output(g, "products", sf_matmul(g, x, z, false, true));
+}
+
+static inline void build_fixed(sf_graph *g, uint64_t *state) {
+  sf_value x = sf_graph_input(g, "x", SF_F32, 2, DIMS(5, 19));
+  sf_value y = sf_unary(g, SF_OP_GELU, sf_matmul(g, x, weight(g, state, 90, 2, DIMS(19, 64)), false, false));
+  sf_graph_output(g, "y", y);
+  sf_graph_output(g, "again", y);
+  sf_graph_output(g, "table", weight(g, state, 0, 1, DIMS(7)));
+}
+
+/* Wide enough for its kernels to be worth spreading over threads at a hundred columns. */
+static inline void build_wide(sf_graph *g, uint64_t *state) {
+  sf_value x = sf_graph_input(g, "x", SF_F32, 2, DIMS(SF_DIM_SYMBOLIC, 256));
+  sf_value w = weight(g, state, 20, 2, DIMS(256, 256));
+  sf_value h = x;
+  for (int i = 0; i < 3; i++) h = sf_unary(g, SF_OP_SILU, sf_matmul(g, h, w, false, i % 2));
+  sf_graph_output(g, "h", h);
+}
+
+static inline sf_graph *build_network(sf_context *context, int network, uint64_t seed) {
+  static void (*const builders[NETWORKS])(sf_graph *, uint64_t *) = {build_dense, build_image, build_mixed, build_fixed,
+                                                                     build_wide};
+  static const char *const names[NETWORKS] = {"dense", "image", "mixed", "fixed", "wide"};
+  sf_graph *g;
+  uint64_t state = seed * 77 + 1;
+  if (sf_graph_create(context, names[network], &g) != SF_OK) return NULL;
+  builders[network](g, &state);
+  return g;
+}
+
+/* ---- tensors ------------------------------------------------------------------------------------------------------ */
+
+typedef struct tensors {
+  int32_t n_in, n_out;
+  sf_tensor in[PORTS_MAX], out[PORTS_MAX];
+  size_t out_bytes[PORTS_MAX];
+} tensors;
+
+static inline sf_tensor tensor_at(const sf_graph *graph, sf_value value, int64_t symbol, size_t *out_elements) {
+  const sfi_node *node = &graph->nodes[value];
+  sf_tensor t = {.dtype = SF_F32, .rank = node->shape.rank};
+  size_t n = 1;
+  for (int32_t d = 0; d < t.rank; d++) {
+    ck_assert(sfi_poly_eval(node->shape.dims[d], symbol, &t.dims[d]));
+    n *= (size_t)t.dims[d];
+  }
+  *out_elements = n;
+  t.data = aligned_alloc(64, (n * sizeof(double) + 64) / 64 * 64);
+  ck_assert_ptr_nonnull(t.data);
+  return t;
+}
+
+/* Inputs random by `seed`, outputs filled with a pattern that no result has. */
+static inline void tensors_make(const sf_graph *graph, int64_t symbol, uint64_t seed, tensors *out) {
+  *out = (tensors){.n_in = (int32_t)graph->n_inputs, .n_out = (int32_t)graph->n_outputs};
+  ck_assert(out->n_in <= PORTS_MAX && out->n_out <= PORTS_MAX);
+  uint64_t state = seed;
+  for (int32_t i = 0; i < out->n_in; i++) {
+    size_t n;
+    out->in[i] = tensor_at(graph, graph->inputs[i], symbol, &n);
+    for (size_t e = 0; e < n; e++) ((float *)out->in[i].data)[e] = random_float(&state);
+  }
+  for (int32_t i = 0; i < out->n_out; i++) {
+    size_t n;
+    out->out[i] = tensor_at(graph, graph->outputs[i].value, symbol, &n);
+    out->out_bytes[i] = n * sizeof(float);
+    memset(out->out[i].data, 0xa5, n * sizeof(float));
+  }
+}
+
+static inline void tensors_free(tensors *t) {
+  for (int32_t i = 0; i < t->n_in; i++) free(t->in[i].data);
+  for (int32_t i = 0; i < t->n_out; i++) free(t->out[i].data);
+}
+
+static inline bool tensors_untouched(const tensors *t) {
+  for (int32_t i = 0; i < t->n_out; i++) {
+    const unsigned char *bytes = t->out[i].data;
+    for (size_t b = 0; b < t->out_bytes[i]; b++) {
+      if (bytes[b] != 0xa5) return false;
+    }
+  }
+  return true;
+}
+
+static inline bool tensors_equal(const tensors *a, const tensors *b) {
+  for (int32_t i = 0; i < a->n_out; i++) {
+    if (memcmp(a->out[i].data, b->out[i].data, a->out_bytes[i]) != 0) return false;
+  }
+  return true;
+}
+
+static inline sf_status run_tensors(sf_program *program, const tensors *t) {
+  return sf_run(program, t->n_in, t->in, t->n_out, t->out);
+}
+
+/* Are the outputs those of the reference back end in fp64, up to what a few layers of fp32 sums may lose? What each operation may
+ * lose is checked by tests/cpu. */
+static inline void check_against_reference(const sf_graph *graph, int64_t symbol, const tensors *got) {
+  sf_tensor want[PORTS_MAX];
+  sfi_diag diag = {0};
+  for (int32_t i = 0; i < got->n_out; i++) {
+    size_t n;
+    want[i] = tensor_at(graph, graph->outputs[i].value, symbol, &n);
+    want[i].dtype = SF_F64;
+  }
+  ck_assert_int_eq(sfi_ref_run(graph, &sfi_default_allocator, SF_F64, symbol, got->in, want, &diag), SF_OK);
+  for (int32_t i = 0; i < got->n_out; i++) {
+    for (size_t e = 0; e < got->out_bytes[i] / sizeof(float); e++) {
+      double g = ((float *)got->out[i].data)[e], w = ((double *)want[i].data)[e];
+      if (isnan(w) ? !isnan(g) : !(fabs(g - w) <= 1e-4 * (1 + fabs(w)))) {
+        ck_abort_msg("%s at %lld: output %d element %zu is %g, not %g", graph->name, (long long)symbol, i, e, g, w);
+      }
+    }
+    free(want[i].data);
+  }
+}
+
+/* ---- contexts ----------------------------------------------------------------------------------------------------- */
+
+/* No disk cache, the given threads. */
+static inline sf_context *plain_context(int32_t threads) {
+  sf_context_options options;
+  sf_context *context;
+  SF_INIT(&options);
+  options.cache_dir = "";
+  options.threads = threads;
+  ck_assert_int_eq(sf_context_create(&options, &context), SF_OK);
+  return context;
+}
+
+static inline sf_program *compile(sf_context *context, const sf_graph *graph) {
+  sf_program *program;
+  sf_error error = {0};
+  sf_compile_options options;
+  SF_INIT(&options);
+  options.error = &error;
+  sf_status status = sf_compile(context, graph, &options, &program, NULL);
+  ck_assert_msg(status == SF_OK, "%s: %s", graph->name, error.message);
+  return program;
+}
+
+/* ---- a host's parallel_for ---------------------------------------------------------------------------------------- */
+
+typedef struct host_loop {
+  void (*body)(void *argument, int64_t i);
+  void *argument;
+  int64_t begin, end;
+} host_loop;
+
+static void *host_thread(void *argument) {
+  const host_loop *loop = argument;
+  for (int64_t i = loop->begin; i < loop->end; i++) loop->body(loop->argument, i);
+  return NULL;
+}
+
+/* Two threads, the second half first. `user`, where given, counts the calls. */
+static inline void host_parallel_for(void *user, int64_t count, void (*body)(void *argument, int64_t i), void *argument) {
+  if (user) atomic_fetch_add((atomic_int *)user, 1);
+  host_loop halves[2] = {{body, argument, count / 2, count}, {body, argument, 0, count / 2}};
+  pthread_t thread;
+  ck_assert_int_eq(pthread_create(&thread, NULL, host_thread, &halves[0]), 0);
+  host_thread(&halves[1]);
+  pthread_join(thread, NULL);
+}
+
+/* ---- folders ------------------------------------------------------------------------------------------------------ */
+
+static inline int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *position) {
+  (void)st, (void)kind, (void)position;
+  return remove(path);
+}
+
+static inline void make_cache_folder(char out[64]) {
+  strcpy(out, "/tmp/sf-jit-XXXXXX");
+  ck_assert_ptr_nonnull(mkdtemp(out));
+}
+
+static inline void remove_cache_folder(const char *path) {
+  nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static inline int finish(Suite *suite) {
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_ENV);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+#endif
