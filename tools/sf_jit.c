@@ -61,7 +61,7 @@ static int read_options(int argc, char **argv, arguments *a, bool *done) {
   *a = (arguments){.options = {.program = "sf-jit"}, .runs = 50, .format = "md"};
   *done = true;
   int64_t level;
-  for (int c; (c = getopt_long(argc, argv, "+vO:", longs, NULL)) != -1;) switch (c) {
+  for (int c; (c = getopt_long(argc, argv, "vO:", longs, NULL)) != -1;) switch (c) {
     case ISA:
       if (!tool_isa_named(optarg, &a->options.isa)) return wrong("--isa \"%s\": one of %s", optarg, tool_isa_names);
       break;
