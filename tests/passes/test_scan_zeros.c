@@ -1,6 +1,7 @@
 /* The scan of zeros against a naive recomputation on random patterns, how weights are read as matrices, and running out of memory. */
 #include "failing_allocator.h"
 #include "passes.h"
+#include "random_weight.h"
 
 #include <check.h>
 #include <math.h>
@@ -104,69 +105,16 @@ static void check_facts(const sfi_matrix *w, const char *what) {
 #undef SAME
 }
 
-/* ---- patterns ------------------------------------------------------------------------------------------------------ */
+/* ---- weights ------------------------------------------------------------------------------------------------------- */
 
-static uint64_t state;
-static uint64_t random_bits(void) {
-  state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-  return state >> 33;
-}
-static double random_share(void) {
-  return (double)(random_bits() % 1000000) / 1e6;
-}
-
-typedef enum pattern {
-  DENSE,
-  UNSTRUCTURED,
-  NM_COLUMNS,
-  NM_ROWS,
-  BLOCKS,
-  NEARLY_FULL_BLOCKS,
-  DEAD,
-  ALL_ZERO,
-  ONE_ELEMENT,
-  PATTERNS
-} pattern;
-static const char *const pattern_names[] = {"dense",       "unstructured", "n:m along columns", "n:m along rows", "blocks",
-                                            "95 % blocks", "dead",         "all zero",          "one element"};
-
-static void keep_nm(float *data, int64_t begin, int64_t stride, int64_t extent, int n, int m) {
-  for (int64_t g = 0; g < extent; g += m)
-    for (int64_t zeros = sfi_max(0, sfi_min(m, extent - g) - n); zeros > 0;) {
-      float *v = &data[begin + (g + (int64_t)random_bits() % sfi_min(m, extent - g)) * stride];
-      if (*v == 0) continue;
-      *v = 0;
-      zeros--;
-    }
-}
-
-/* Row-major [rows, columns]. Zeros of either sign, a NaN where there is room. */
-static float *make(pattern p, int64_t rows, int64_t columns) {
-  int64_t count = rows * columns, height = INT64_C(1) << random_bits() % 7, width = INT64_C(1) << random_bits() % 7;
-  float *data = malloc((size_t)(count + 1) * sizeof *data);
+/* Row-major [rows, columns]; what is left of one element is denormal, and one of an unstructured weight is NaN: neither is a zero. */
+static float *make(sf_pattern pattern, uint64_t seed, int64_t rows, int64_t columns) {
+  float *data = malloc((size_t)(rows * columns + 1) * sizeof *data);
   ck_assert_ptr_nonnull(data);
-  int m = 2 << random_bits() % 5, n = (int)(random_bits() % (uint64_t)m);
-  double density = random_share();
-  uint64_t seed = random_bits();
-  for (int64_t i = 0; i < count; i++) data[i] = (float)(random_share() + 0.5) * (random_bits() % 2 ? 1 : -1);
-  if (p == NM_COLUMNS)
-    for (int64_t r = 0; r < rows; r++) keep_nm(data, r * columns, 1, columns, n, m);
-  if (p == NM_ROWS)
-    for (int64_t c = 0; c < columns; c++) keep_nm(data, c, columns, rows, n, m);
-  for (int64_t i = 0; i < count; i++) {
-    int64_t r = i / columns, c = i % columns;
-    uint64_t tile = (uint64_t)(r / height * 131 + c / width) * UINT64_C(0x9e3779b97f4a7c15) + seed;
-    bool zero = false;
-    if (p == UNSTRUCTURED) zero = random_share() > density;
-    if (p == BLOCKS || p == NEARLY_FULL_BLOCKS) zero = (tile * UINT64_C(0xbf58476d1ce4e5b9)) >> 62 == 0;
-    if (p == NEARLY_FULL_BLOCKS) zero = zero || random_share() < 0.05;
-    if (p == DEAD) zero = (uint64_t)r % 5 == seed % 5 || (uint64_t)c % 7 == seed % 7;
-    if (p == ALL_ZERO || p == ONE_ELEMENT) zero = true;
-    if (zero) data[i] = 0;
-    if (data[i] == 0 && random_bits() % 2) data[i] = -0.0f;
-  }
-  if (p == ONE_ELEMENT && count > 0) data[random_bits() % (uint64_t)count] = 1e-45f; /* a denormal is not a zero */
-  if (p == UNSTRUCTURED && count > 0) data[random_bits() % (uint64_t)count] = NAN;
+  sf_random_weight(&seed, pattern, rows, columns, data);
+  for (int64_t i = 0; i < rows * columns; i++)
+    if (pattern == SF_PATTERN_ONE_ELEMENT && data[i] != 0) data[i] = 1e-45f;
+  if (pattern == SF_PATTERN_UNSTRUCTURED && rows * columns > 0) data[seed % (uint64_t)(rows * columns)] = NAN;
   return data;
 }
 
@@ -184,13 +132,13 @@ static const int64_t shapes[][2] = {{1, 1},    {1, 7},    {7, 1},    {2, 2},   {
 
 START_TEST(equals_naive) {
   int64_t rows = shapes[_i][0], columns = shapes[_i][1];
-  for (int p = 0; p < PATTERNS; p++)
+  for (int p = 0; p < SF_PATTERNS; p++)
     for (int round = 0; round < 4; round++) {
-      state = (uint64_t)(_i * 1000 + p * 10 + round);
-      float *data = make((pattern)p, rows, columns), *turned = transposed(data, rows, columns);
+      float *data = make((sf_pattern)p, (uint64_t)(_i * 1000 + p * 10 + round), rows, columns),
+            *turned = transposed(data, rows, columns);
       sfi_matrix by_rows = {data, rows, columns, columns, 1}, by_columns = {turned, rows, columns, 1, rows};
-      check_facts(&by_rows, pattern_names[p]);
-      check_facts(&by_columns, pattern_names[p]);
+      check_facts(&by_rows, sf_pattern_name((sf_pattern)p));
+      check_facts(&by_columns, sf_pattern_name((sf_pattern)p));
       sfi_facts a, b;
       sfi_diag diag = {0};
       ck_assert_int_eq(sfi_scan_zeros(&by_rows, &sfi_default_allocator, &diag, &a), SF_OK);
@@ -204,8 +152,7 @@ END_TEST
 
 /* A window into a larger matrix, every second column of it. */
 START_TEST(reads_strides) {
-  state = 7;
-  float *data = make(UNSTRUCTURED, 40, 90);
+  float *data = make(SF_PATTERN_UNSTRUCTURED, 7, 40, 90);
   check_facts(&(sfi_matrix){data + 3, 38, 41, 90, 2}, "strided");
   check_facts(&(sfi_matrix){data + 3, 41, 38, 2, 90}, "strided, turned");
   free(data);
@@ -227,8 +174,7 @@ START_TEST(pattern_tells_patterns_apart) {
 END_TEST
 
 START_TEST(survives_lack_of_memory) {
-  state = 3;
-  float *data = make(UNSTRUCTURED, 65, 70);
+  float *data = make(SF_PATTERN_UNSTRUCTURED, 3, 65, 70);
   for (long k = 1;; k++) {
     failing_allocator f = {.fail_at = k};
     sf_allocator allocator = failing_allocator_of(&f);
