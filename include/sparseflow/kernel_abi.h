@@ -8,6 +8,7 @@
 #ifndef SPARSEFLOW_KERNEL_ABI_H
 #define SPARSEFLOW_KERNEL_ABI_H
 
+#include <assert.h> /* static_assert, in C and C++ */
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,8 +23,8 @@ typedef struct sf_kernel_args {
 typedef void (*sf_kernel_fn)(const sf_kernel_args *args, int64_t tile_begin, int64_t tile_end);
 
 #if UINTPTR_MAX > 0xffffffffu
-_Static_assert(offsetof(sf_kernel_args, buffers) == 0, "kernel ABI 1");
-_Static_assert(offsetof(sf_kernel_args, symbol) == 8, "kernel ABI 1");
-_Static_assert(sizeof(sf_kernel_args) == 16, "kernel ABI 1");
+static_assert(offsetof(sf_kernel_args, buffers) == 0, "kernel ABI 1");
+static_assert(offsetof(sf_kernel_args, symbol) == 8, "kernel ABI 1");
+static_assert(sizeof(sf_kernel_args) == 16, "kernel ABI 1");
 #endif
 #endif

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs into an empty folder, moves it, and builds the host example against it with pkg-config and with CMake; checks what the
-# library exports. Usage: installed.sh BUILD-FOLDER SOURCE-FOLDER C-COMPILER
+# Installs into an empty folder, moves it, and builds the host example against it with pkg-config and with CMake; takes the headers
+# through C and C++, and checks what the library exports. Usage: installed.sh BUILD-FOLDER SOURCE-FOLDER C-COMPILER
 set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -14,19 +14,43 @@ lib=$(dirname "$(dirname "$pc")")
 run() {
   LD_LIBRARY_PATH="$lib" "$1" >"$work/out"
   diff "$work/out" - <<'END'
-batch 1: sum of y = 19.5938
-batch 5: sum of y = 105.2812
+batch 1: y[0] = 1.43359 -0.0390625 -1.71484 ...
+batch 5: y[0] = 0.226562 -1.30469 -0.601562 ...
 END
 }
 export PKG_CONFIG_PATH="${pc%/*}"
 # shellcheck disable=SC2046 # words are wanted
-"$3" -std=c11 -Wall -Wextra -Werror -pedantic "$2/examples/host/host.c" -o "$work/by-pkg-config" $(pkg-config --cflags --libs sparseflow)
+"$3" -std=c11 -pthread -Wall -Wextra -Werror -pedantic "$2/examples/host/host.c" -o "$work/by-pkg-config" $(pkg-config --cflags --libs sparseflow)
 run "$work/by-pkg-config"
 [ "$(pkg-config --modversion sparseflow)" = "$("$work/moved/bin/sf-warm" --version | cut -d' ' -f2)" ]
 
 cmake -G Ninja -S "$2/examples/host" -B "$work/host" -DCMAKE_C_COMPILER="$3" -DCMAKE_PREFIX_PATH="$work/moved" >"$work/log"
 cmake --build "$work/host" >"$work/log" || { cat "$work/log"; exit 1; }
 run "$work/host/host"
+
+# Each header alone, as C11 and as C++17; and a C++ host that links.
+cxx=$(command -v c++ || command -v clang++-19) || { echo "no C++ compiler"; exit 1; }
+flags=(-Wall -Wextra -Werror -pedantic -I"$work/moved/include")
+for header in "$work"/moved/include/sparseflow/*.h; do
+  echo "#include <sparseflow/${header##*/}>" >"$work/alone.h"
+  "$3" -x c -std=c11 "${flags[@]}" -fsyntax-only "$work/alone.h"
+  "$cxx" -x c++ -std=c++17 "${flags[@]}" -fsyntax-only "$work/alone.h"
+done
+cat >"$work/host.cpp" <<'END'
+#include <sparseflow/sparseflow.h>
+int main() {
+  sf_context_options options;
+  sf_context *context;
+  SF_INIT(&options);
+  options.cache_dir = "";
+  sf_status status = sf_context_create(&options, &context);
+  sf_context_release(context);
+  return status == SF_OK ? 0 : 1;
+}
+END
+"$cxx" -std=c++17 "${flags[@]}" -c "$work/host.cpp" -o "$work/host.o"
+"$3" "$work/host.o" -L"$lib" -lsparseflow -o "$work/by-cxx" # nothing of the C++ library is needed
+LD_LIBRARY_PATH="$lib" "$work/by-cxx"
 
 # A name for each major version, and nothing but the API outside.
 so=$lib/libsparseflow.so.0
