@@ -12,6 +12,7 @@ typedef struct failing_allocator {
   atomic_long fail_at;   /* the call with this number fails, counted from 1; 0: none does */
   atomic_long fail_from; /* that call and every later one fails; 0: none does */
   atomic_long live, live_bytes;
+  atomic_long peak_bytes; /* most of live_bytes since it was last set to 0; exact with one thread */
 } failing_allocator;
 
 static void *failing_allocate(void *user, size_t bytes, size_t alignment) {
@@ -22,7 +23,8 @@ static void *failing_allocate(void *user, size_t bytes, size_t alignment) {
   void *memory = aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
   if (!memory) return NULL;
   atomic_fetch_add(&f->live, 1);
-  atomic_fetch_add(&f->live_bytes, (long)bytes);
+  long live_bytes = atomic_fetch_add(&f->live_bytes, (long)bytes) + (long)bytes;
+  if (live_bytes > atomic_load(&f->peak_bytes)) atomic_store(&f->peak_bytes, live_bytes);
   return memory;
 }
 
