@@ -34,8 +34,9 @@ static sf_status lifetimes(sfi_pass_env *env, const sfi_settings *settings, sfi_
 }
 
 static const pass_row pipeline[] = {
-    /* Constants first: what they fold to is what the others look at. */
-    {"fold-constants", 1, false, .graph = sfi_fold_constants},
+    /* Constants first: what they fold to is what the others look at. At every level: a zero of an operand that depends on no input is
+     * absent, and lowering knows such operands by their data. */
+    {"fold-constants", 0, false, .graph = sfi_fold_constants},
     /* Brings batch norms next to the operation that they fold into. */
     {"simplify", 1, false, .graph = sfi_simplify},
     {"fold-batch-norm", 1, false, .graph = sfi_fold_batch_norm},

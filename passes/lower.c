@@ -1,5 +1,6 @@
 /* Graph to kernels: one kernel an operation where it needs one, layouts chosen, conversions inserted.
- * Requires a verified graph. Operations that no output needs make nothing. Keeps every value up to the order of sums.
+ * Requires a verified graph with its constants folded: a zero of a static operand is absent, and static is what has data. Operations
+ * that no output needs make nothing. Keeps every value up to the order of sums.
  *
  * A matrix product with a static matrix on the right wants its activations in panels, and everything behind it stays in panels as long
  * as it can: elementwise operations, softmax, layer norm and reductions over the last dimension. Images stay in rows. */
