@@ -250,8 +250,9 @@ static void batch_norm(analysis *a) {
     *error += range * factor * e_variance / (variance - e_variance);
     *error += a->rounding * (range * factor + finite_abs(of(&x[2])[c]));
     bool doubtful = fabs(variance) <= e_variance + a->rounding * (fabs(of(&x[4])[c]) + eps) || fabs(variance) < 1e-30;
+    bool overflows = range >= FLT_MAX || range / deviation >= FLT_MAX; /* on the way, whatever the scale is */
     if (variance < 0) *error = 0;
-    if (doubtful || (isinf(v) && sign_unknown(scale, of(&e[1])[c]))) *error = INFINITY;
+    if (doubtful || overflows || (isinf(v) && sign_unknown(scale, of(&e[1])[c]))) *error = INFINITY;
   }
 }
 
