@@ -19,7 +19,12 @@ static sf_status create_jit(sf_context *context, const sf_context_options *optio
   if (!jit) return sfi_fail_memory(diag);
   char directory[4096];
   const char *where = options->cache_dir;
-  if (!where) where = sfi_cache_default_directory(directory, sizeof directory) ? directory : "";
+  if (!where) {
+    if (!sfi_cache_default_directory(directory, sizeof directory)) {
+      sfi_log(context, SF_LOG_WARNING, "neither XDG_CACHE_HOME nor HOME is set: kernels stay in memory only");
+    }
+    where = directory; /* empty where there is none */
+  }
   sf_status status =
       sfi_cache_create(context, where, options->cache_max_bytes ? options->cache_max_bytes : default_cache_bytes, &jit->cache);
   if (status == SF_OK && pthread_mutex_init(&jit->lock, NULL) != 0) {
