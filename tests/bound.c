@@ -75,7 +75,7 @@ static double map_sign_unknown(double v, double e) {
 /* |x| e_y + e_x |y| + e_x e_y + rounding (|x| |y|), and infinities that meet doubtful signs. */
 static bool contraction(analysis *a) {
   sf_tensor magnitude[2], infinite[2], doubtful[2], part;
-  double *error = a->error.data;
+  double *error = a->error.data, depth = (double)sf_depth_of(a->call.node, a->x, &a->value);
   for (int i = 0; i < 2; i++)
     if (!map(a, &a->x[i], map_finite_abs, &a->e[i], &magnitude[i]) || !map(a, &a->x[i], map_is_inf, &a->e[i], &infinite[i]) ||
         !map(a, &a->x[i], map_sign_unknown, &a->e[i], &doubtful[i]))
@@ -87,7 +87,8 @@ static bool contraction(analysis *a) {
     if (!apply(a, pairs[p], 2, &part)) return false;
     for (int64_t i = 0; i < a->count; i++) {
       double term = of(&part)[i];
-      if (last) term = term > FLT_MAX / 4 ? INFINITY : term * a->rounding; /* a partial sum may overflow */
+      /* A partial sum may overflow, and every product fall below the smallest number. */
+      if (last) term = term > FLT_MAX / 4 ? INFINITY : term * a->rounding + a->absolute * depth;
       error[i] += term;
     }
   }
@@ -108,7 +109,7 @@ static bool linear(analysis *a, bool rounds) {
   for (int64_t i = 0; i < a->count; i++) {
     double e = of(&errors)[i];
     if (max) e = fmax(e, 0); /* the maximum of none is -inf */
-    if (rounds) e += a->rounding * of(&sums)[i] * (of(&sums)[i] > FLT_MAX / 4 ? INFINITY : 1);
+    if (rounds) e += a->absolute + a->rounding * of(&sums)[i] * (of(&sums)[i] > FLT_MAX / 4 ? INFINITY : 1);
     bool of_none = sfi_ref_numel(&a->x[0]) == 0 && a->call.node->op != SF_OP_CONCAT;
     ((double *)a->error.data)[i] = of_none ? 0 : e;
   }
