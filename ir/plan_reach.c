@@ -33,11 +33,11 @@ static range start(sfi_poly offset, int64_t symbol) {
   return r;
 }
 
-/* An operand addressed by the space's indices. In a ragged space the columns that exist count; panels of its width are touched whole. */
+/* An operand addressed by the space's indices. In a ragged space the columns that exist count; panels are touched whole. */
 static range of_space(const sfi_plan *plan, const sfi_kernel *kernel, const sfi_access *access, int64_t symbol) {
   range r = start(access->offset, symbol);
   const sfi_ragged *ragged = &kernel->ragged;
-  const bool columns = ragged->width && plan->buffers[access->buffer].panel != ragged->width;
+  const bool columns = ragged->width && plan->buffers[access->buffer].panel == 0;
   for (int32_t d = 0; d < kernel->rank; d++) {
     if (columns && d == ragged->panel) continue;
     if (columns && d == ragged->lane)

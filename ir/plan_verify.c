@@ -86,13 +86,15 @@ static sf_status check_node(const sfi_plan *plan, const sfi_kernel *kernel, sfi_
   return SF_OK;
 }
 
-/* Whole panels are written, in their own space. */
+/* Panels are reached as panels: whole, in their own space. */
 static sf_status check_panels(const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag) {
-  const sfi_buffer *out = &plan->buffers[kernel->operand[0].buffer];
-  if (out->panel == 0) return SF_OK;
-  CHECK_KERNEL(kernel->ragged.width == out->panel && sfi_poly_equal(kernel->ragged.columns, out->columns),
-               "panels of another space");
-  CHECK_KERNEL(sfi_is(kernel->operand[0].stride[kernel->ragged.lane], 1), "lanes of a panel are not contiguous");
+  const sfi_ragged *r = &kernel->ragged;
+  for (int32_t i = 0; i < kernel->n_operands; i++) {
+    const sfi_buffer *buffer = &plan->buffers[kernel->operand[i].buffer];
+    if (buffer->panel == 0) continue;
+    CHECK_KERNEL(r->width == buffer->panel && sfi_poly_equal(r->columns, buffer->columns), "panels in another space");
+    CHECK_KERNEL(sfi_is(kernel->operand[i].stride[r->lane], 1), "lanes of a panel are not contiguous");
+  }
   return SF_OK;
 }
 

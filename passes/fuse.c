@@ -55,7 +55,8 @@ static bool merge_once(fusion *f, int32_t k) {
     if (p < 0 || f->usage[buffer].readers != 1 || !one_operand(consumer, buffer)) continue;
     const sfi_kernel *producer = &f->plan->kernels[p];
     sfi_kernel merged;
-    if (!sfi_merge_epilogue(producer, consumer, i, &merged) && !sfi_merge_prologue(producer, consumer, i, &merged)) continue;
+    if (!sfi_merge_epilogue(producer, consumer, i, &merged) && !sfi_merge_prologue(f->plan, producer, consumer, i, &merged))
+      continue;
     for (int32_t j = 1; j < producer->n_operands; j++) {
       const int32_t read = producer->operand[j].buffer;
       bool again = false;

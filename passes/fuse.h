@@ -7,7 +7,8 @@
 /* `consumer`, a MAP that walks as `producer` does and loads its output through `operand`, as the end of the producer's epilogue. */
 bool sfi_merge_epilogue(const sfi_kernel *producer, const sfi_kernel *consumer, int32_t operand, sfi_kernel *out);
 /* `producer`, a MAP, computed where `consumer` loads its output through `operand`. */
-bool sfi_merge_prologue(const sfi_kernel *producer, const sfi_kernel *consumer, int32_t operand, sfi_kernel *out);
+bool sfi_merge_prologue(const sfi_plan *plan, const sfi_kernel *producer, const sfi_kernel *consumer, int32_t operand,
+                        sfi_kernel *out);
 
 /* Parts of both. */
 bool sfi_same_extent(sfi_extent a, sfi_extent b);

@@ -3,7 +3,7 @@
  * into the producer's indices where that is provably the same element. */
 #include "fuse.h"
 
-/* One index of the producer. The two ragged dimensions of rows count as one. */
+/* One index of the producer. The two ragged dimensions count as one where no operand is in panels, which stay panels. */
 typedef struct dimension {
   sfi_extent extent;
   int32_t at; /* dimension of the producer whose strides are the index's */
@@ -26,10 +26,12 @@ static bool ragged_is_one_index(const sfi_kernel *kernel, const sfi_access *acce
          sfi_poly_equal(whole, access->stride[kernel->ragged.panel]);
 }
 
-static int32_t dimensions(const sfi_kernel *producer, dimension *out) {
+static int32_t dimensions(const sfi_plan *plan, const sfi_kernel *producer, dimension *out) {
   bool joined = producer->ragged.width != 0;
   int32_t n = 0;
-  for (int32_t i = 0; joined && i < producer->n_operands; i++) joined = ragged_is_one_index(producer, &producer->operand[i]);
+  for (int32_t i = 0; joined && i < producer->n_operands; i++) {
+    joined = plan->buffers[producer->operand[i].buffer].panel == 0 && ragged_is_one_index(producer, &producer->operand[i]);
+  }
   for (int32_t d = 0; d < producer->rank; d++) {
     if (joined && d == producer->ragged.panel) continue;
     const bool whole = joined && d == producer->ragged.lane;
@@ -119,10 +121,10 @@ static bool move_access(const sfi_access *from, const dimension *dims, const mov
 }
 
 /* How the consumer's dimensions move the producer's indices. False where that cannot be said. */
-static bool relate(const sfi_kernel *producer, const sfi_kernel *consumer, int32_t operand, dimension *dims, movement *moved,
-                   sfi_poly *shift) {
+static bool relate(const sfi_plan *plan, const sfi_kernel *producer, const sfi_kernel *consumer, int32_t operand, dimension *dims,
+                   movement *moved, sfi_poly *shift) {
   const sfi_access *read = &consumer->operand[operand], *written = &producer->operand[0];
-  const int32_t n = dimensions(producer, dims), rank = consumer->rank + consumer->reduce_rank;
+  const int32_t n = dimensions(plan, producer, dims), rank = consumer->rank + consumer->reduce_rank;
   sfi_poly back;
   if (!sfi_poly_mul(written->offset, sfi_const(-1), &back) || !sfi_poly_add(read->offset, back, shift)) return false;
   if (!sfi_is(*shift, 0) && (n != 1 || !sfi_poly_div(*shift, written->stride[dims[0].at], shift))) return false;
@@ -143,7 +145,8 @@ static bool relate(const sfi_kernel *producer, const sfi_kernel *consumer, int32
   return panels_agree(producer, consumer, dims, n, moved);
 }
 
-bool sfi_merge_prologue(const sfi_kernel *producer, const sfi_kernel *consumer, int32_t operand, sfi_kernel *out) {
+bool sfi_merge_prologue(const sfi_plan *plan, const sfi_kernel *producer, const sfi_kernel *consumer, int32_t operand,
+                        sfi_kernel *out) {
   const bool repeats = consumer->anchor == SFI_ANCHOR_SOFTMAX || consumer->anchor == SFI_ANCHOR_NORMALIZE;
   const bool before = repeats || consumer->anchor == SFI_ANCHOR_REDUCE; /* the expression is `pre` */
   if (producer->anchor != SFI_ANCHOR_MAP || producer->n_bounds || consumer->n_bounds) return false;
@@ -153,7 +156,7 @@ bool sfi_merge_prologue(const sfi_kernel *producer, const sfi_kernel *consumer, 
   dimension dims[SFI_SPACE_MAX];
   movement moved[SFI_SPACE_MAX];
   sfi_poly shift;
-  if (!relate(producer, consumer, operand, dims, moved, &shift)) return false;
+  if (!relate(plan, producer, consumer, operand, dims, moved, &shift)) return false;
   /* Operands: the consumer's without the one that goes, then the producer's. */
   sfi_kernel merged = *consumer;
   int32_t of_consumer[SFI_OPERANDS_MAX], of_producer[SFI_OPERANDS_MAX];
