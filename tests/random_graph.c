@@ -1,5 +1,6 @@
 /* Random graphs: a list of values grows by one random operation at a time, on operands that fit by construction. */
 #include "random_graph.h"
+#include "random_weight.h"
 
 #include <float.h>
 #include <math.h>
@@ -39,18 +40,38 @@ typedef struct maker {
   int32_t n_weights;
 } maker;
 
+/* An extent from 1 to `most`, or one of those about multiples of vectors and tiles. */
+static int64_t size(maker *m, int32_t most) {
+  static const int64_t sizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 67, 100, 129};
+  return m->options->large ? sizes[sf_random_below(&m->random, SFI_COUNT(sizes))] : 1 + sf_random_below(&m->random, most);
+}
+
+/* Zeros by a random pattern of the matrix [first extent, the others] or of its transpose. The magnitude of sums over the others
+ * stays about 1. */
+static void fill_by_pattern(maker *m, int32_t rank, const int64_t *dims, float *data) {
+  uint64_t state = sf_random_next(&m->random);
+  int64_t columns = 1;
+  float scale = 1;
+  for (int32_t d = 1; d < rank; d++) columns *= dims[d];
+  while (scale * scale * (float)columns > 2) scale /= 2;
+  sf_random_weight(&state, (sf_pattern)sf_random_below(&m->random, SF_PATTERNS), dims[0], columns, data);
+  for (int64_t i = 0; i < dims[0] * columns; i++) data[i] *= scale;
+}
+
 /* A weight or constant. Zeros: none, scattered, or whole slices along the dimensions. */
 static sf_value static_tensor(maker *m, int32_t rank, const int64_t *dims, bool sparse, bool positive) {
   int64_t count = 1, inner = 1;
   for (int32_t d = 0; d < rank; d++) count *= dims[d];
   float *data = malloc((size_t)(count ? count : 1) * sizeof *data);
+  bool by_pattern = m->options->large && sparse && rank > 1;
+  if (by_pattern) fill_by_pattern(m, rank, dims, data);
   int32_t density = sparse ? 20 + sf_random_below(&m->random, 80) : 100;
-  for (int64_t i = 0; i < count; i++) {
+  for (int64_t i = 0; i < count && !by_pattern; i++) {
     float value = number(&m->random, m->options->special && !positive);
     if (positive) value = fabsf(value) + 0.25f;
     data[i] = chance(&m->random, density) ? value : chance(&m->random, 50) ? 0 : -0.0f;
   }
-  for (int32_t d = rank - 1; sparse && d >= 0; d--) {
+  for (int32_t d = rank - 1; sparse && !by_pattern && d >= 0; d--) {
     for (int64_t k = 0; k < dims[d]; k++) {
       if (!chance(&m->random, 25)) continue;
       for (int64_t i = 0; i < count; i++)
@@ -124,7 +145,7 @@ static sf_value channel_operand(maker *m, sf_value v, bool sparse, bool positive
 static sf_value matmul(maker *m, sf_value x) {
   int32_t rank = shape_of(m, x)->rank;
   if (rank < 2 || extent(m, x, rank - 1) < 1) return SF_NO_VALUE;
-  int64_t k = extent(m, x, rank - 1), n = 1 + sf_random_below(&m->random, 6);
+  int64_t k = extent(m, x, rank - 1), n = size(m, 6);
   bool transposed = chance(&m->random, 50), explicit_transpose = chance(&m->random, 20);
   int64_t dims[2] = {transposed != explicit_transpose ? n : k, transposed != explicit_transpose ? k : n};
   sf_value w = static_tensor(m, 2, dims, true, false);
@@ -136,7 +157,7 @@ static sf_value matmul(maker *m, sf_value x) {
 static sf_value matmul_weight_first(maker *m, sf_value x) {
   int32_t rank = shape_of(m, x)->rank;
   if (rank < 2 || extent(m, x, rank - 2) < 1) return SF_NO_VALUE;
-  int64_t dims[2] = {1 + sf_random_below(&m->random, 6), extent(m, x, rank - 2)};
+  int64_t dims[2] = {size(m, 6), extent(m, x, rank - 2)};
   return sf_matmul(m->graph, static_tensor(m, 2, dims, true, false), x, false, false);
 }
 
@@ -154,7 +175,7 @@ static sf_value matmul_run_time(maker *m, sf_value x) {
 
 static sf_value conv2d(maker *m, sf_value x) {
   if (shape_of(m, x)->rank != 4 || extent(m, x, 1) < 1 || extent(m, x, 2) < 1 || extent(m, x, 3) < 1) return SF_NO_VALUE;
-  int64_t channels = extent(m, x, 1), rows = 1 + sf_random_below(&m->random, 5);
+  int64_t channels = extent(m, x, 1), rows = size(m, 5);
   sf_conv2d_options o;
   SF_INIT(&o);
   o.groups = chance(&m->random, 20) ? channels : 1;
@@ -363,8 +384,9 @@ sf_graph *sf_random_graph(sf_context *context, uint64_t seed, const sf_random_gr
   maker m = {.options = options, .random = {seed * UINT64_C(0x9E3779B97F4A7C15) + 1}};
   if (sf_graph_create(context, "random", &m.graph) != SF_OK) return NULL;
   int64_t rows = chance(&m.random, 50) ? SF_DIM_SYMBOLIC : 1 + sf_random_below(&m.random, 3);
-  int64_t dims[4] = {rows, 1 + sf_random_below(&m.random, 6), 1 + sf_random_below(&m.random, 4), 1 + sf_random_below(&m.random, 4)};
+  int64_t dims[4] = {rows, size(&m, 6), 1 + sf_random_below(&m.random, 4), 1 + sf_random_below(&m.random, 4)};
   int32_t rank = chance(&m.random, 60) ? 4 : 2;
+  for (int32_t d = 2; options->large && d < 4; d++) dims[d] += sf_random_below(&m.random, 16);
   m.values[m.n_values++] = sf_graph_input(m.graph, "x", SF_F32, rank, dims);
   if (chance(&m.random, 30)) m.values[m.n_values++] = sf_graph_input(m.graph, "y", SF_F32, rank, dims);
   for (int32_t i = 0; i < options->operations && m.n_values < (int32_t)SFI_COUNT(m.values); i++) {

@@ -18,6 +18,8 @@ typedef struct sf_random_graph_options {
   /* Only operations that a small relative change of a weight changes little. */
   bool gentle;
   bool no_batch_norm;
+  /* Extents up to 129 with odd tails, and weights with every pattern of random_weight.h: to meet kernels rather than passes. */
+  bool large;
 } sf_random_graph_options;
 
 /* A graph that the caller releases; it has one or two inputs, often with the symbolic dimension, and one to three outputs. NULL: the

@@ -21,6 +21,7 @@ typedef struct soak {
   sf_context *whole, *pieces; /* one piece a kernel; PIECES of them */
   int32_t operations;
   int64_t graphs, runs, compared, skipped;
+  int64_t kernels, compiled;
   double worst; /* error over bound */
   char failure[TEXT];
 } soak;
@@ -126,7 +127,11 @@ static bool compile(soak *s, sf_context *context, const sf_graph *graph, int32_t
   sf_compile_options options;
   SF_INIT(&options);
   options.opt_level = level + 1;
-  sf_status st = sf_compile(context, graph, &options, out_program, NULL);
+  sf_compile_stats stats;
+  SF_INIT(&stats);
+  sf_status st = sf_compile(context, graph, &options, out_program, &stats);
+  s->kernels += stats.kernels;
+  s->compiled += stats.compiled;
   return st == SF_OK || failed_call(s, context, how, st);
 }
 
@@ -159,7 +164,7 @@ static bool is_symbolic(const sf_graph *graph) {
 }
 
 static sf_graph *graph_of(const soak *s, uint64_t seed, int32_t operations) {
-  const sf_random_graph_options options = {.operations = operations, .special = seed % 7 == 0};
+  const sf_random_graph_options options = {.operations = operations, .special = seed % 7 == 0, .large = seed % 2 == 0};
   return sf_random_graph(s->whole, seed, &options);
 }
 
@@ -267,7 +272,8 @@ int main(int argc, char **argv) {
   sf_context_release(s.whole);
   rmdir(folder);
   if (result != 0) return result;
-  printf("soak: graphs=%" PRId64 " runs=%" PRId64 " elements=%" PRId64 " unknown=%" PRId64 " worst=%.3f failures=%" PRId64 "\n",
-         s.graphs, s.runs, s.compared, s.skipped, s.worst, failures);
+  printf("soak: graphs=%" PRId64 " kernels=%" PRId64 " compiled=%" PRId64 " runs=%" PRId64 " elements=%" PRId64 " unknown=%" PRId64
+         " worst=%.3f failures=%" PRId64 "\n",
+         s.graphs, s.kernels, s.compiled, s.runs, s.compared, s.skipped, s.worst, failures);
   return failures != 0;
 }
