@@ -9,6 +9,7 @@
 
 #include <check.h>
 #include <ftw.h>
+#include <limits.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>

@@ -1,0 +1,257 @@
+/* The cache through sf_compile: a warm start neither scans nor packs nor compiles; damaged entries are made again; FREEZE, CACHE_ONLY,
+ * NO_CACHE and probe keep their word. Without a back end there is nothing to compile, and the counts are all zero. */
+#include "run_fixture.h"
+
+#include <dirent.h>
+#include <sys/wait.h>
+
+static sf_context *context_on(const char *folder) {
+  sf_context_options options;
+  sf_context *context;
+  SF_INIT(&options);
+  options.cache_dir = folder;
+  options.threads = 2;
+  ck_assert_int_eq(sf_context_create(&options, &context), SF_OK);
+  return context;
+}
+
+static bool compiles(const sf_context *context) {
+  return sfi_backend_of(&context->target) != NULL;
+}
+
+typedef struct outcome {
+  sf_status status;
+  sf_compile_stats stats;
+  sf_error error;
+} outcome;
+
+/* Compiles a network in a fresh context and checks its answer at 5. */
+static outcome start(const char *folder, int network, uint32_t flags, sf_isa isa) {
+  outcome o;
+  sf_context *context = context_on(folder);
+  sf_graph *graph = build_network(context, network, 1);
+  sf_program *program;
+  sf_compile_options options;
+  SF_INIT(&options);
+  SF_INIT(&o.stats);
+  options.flags = flags;
+  options.isa = isa;
+  options.error = &o.error;
+  o.status = sf_compile(context, graph, &options, &program, &o.stats);
+  if (program) {
+    tensors t;
+    int64_t symbol = program->symbolic ? 5 : 1;
+    tensors_make(graph, symbol, 1, &t);
+    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
+    check_against_reference(graph, symbol, &t);
+    tensors_free(&t);
+  }
+  sf_program_release(program);
+  sf_graph_release(graph);
+  sf_context_release(context);
+  return o;
+}
+
+static bool builds_code(void) {
+  sf_context *context = plain_context(1);
+  bool result = compiles(context);
+  sf_context_release(context);
+  return result;
+}
+
+START_TEST(second_start) {
+  char folder[64];
+  make_cache_folder(folder);
+  outcome cold = start(folder, _i, 0, SF_ISA_NATIVE), warm = start(folder, _i, 0, SF_ISA_NATIVE);
+  ck_assert_int_eq(cold.status, SF_OK);
+  ck_assert_int_eq(warm.status, SF_OK);
+  ck_assert_int_eq(cold.stats.compiled > 0, builds_code());
+  ck_assert_int_eq(cold.stats.compiled + cold.stats.memory_hits + cold.stats.disk_hits, builds_code() ? cold.stats.kernels : 0);
+  ck_assert_int_eq(warm.stats.compiled, 0);
+  ck_assert_int_eq(warm.stats.weights_scanned, 0);
+  ck_assert_int_eq(warm.stats.weights_packed, 0);
+  ck_assert_int_eq(warm.stats.disk_hits, cold.stats.compiled);
+  ck_assert_int_eq(warm.stats.kernels, cold.stats.kernels);
+  ck_assert_uint_eq(warm.stats.code_bytes, cold.stats.code_bytes);
+  ck_assert_uint_eq(warm.stats.packed_bytes, cold.stats.packed_bytes);
+  remove_cache_folder(folder);
+}
+END_TEST
+
+/* Two programs of one context share what they have in common. */
+START_TEST(shared_in_a_context) {
+  sf_context *context = plain_context(1);
+  sf_graph *graph = build_network(context, 0, 1), *again = build_network(context, 0, 1);
+  sf_program *first = compile(context, graph), *second;
+  sf_compile_stats stats;
+  SF_INIT(&stats);
+  ck_assert_int_eq(sf_compile(context, again, NULL, &second, &stats), SF_OK);
+  ck_assert_int_eq(stats.compiled + stats.disk_hits + stats.weights_packed + stats.weights_scanned, 0);
+  for (int32_t c = 0; c < first->n_classes; c++) {
+    for (size_t k = 0; k < first->classes[c].plan.n_kernels; k++) {
+      ck_assert_ptr_eq(first->classes[c].loaded[k].code, second->classes[c].loaded[k].code);
+      ck_assert_ptr_eq(first->classes[c].loaded[k].packed, second->classes[c].loaded[k].packed);
+    }
+  }
+  sf_program_release(first); /* the second keeps what they share */
+  tensors t;
+  tensors_make(graph, 5, 1, &t);
+  ck_assert_int_eq(run_tensors(second, &t), SF_OK);
+  check_against_reference(graph, 5, &t);
+  tensors_free(&t);
+  sf_program_release(second);
+  ck_assert_uint_eq(context->jit->table.n, 0);
+  sf_graph_release(graph);
+  sf_graph_release(again);
+  sf_context_release(context);
+}
+END_TEST
+
+/* Flips a byte in the middle of every entry. */
+static int damage(const char *folder) {
+  DIR *stream = opendir(folder);
+  int n = 0;
+  ck_assert_ptr_nonnull(stream);
+  for (struct dirent *e; (e = readdir(stream));) {
+    char path[PATH_MAX];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0) continue;
+    FILE *file = fopen(path, "r+b");
+    ck_assert_ptr_nonnull(file);
+    fseek(file, st.st_size / 2, SEEK_SET);
+    int byte = fgetc(file);
+    fseek(file, st.st_size / 2, SEEK_SET);
+    fputc(byte ^ 0x10, file);
+    fclose(file);
+    n++;
+  }
+  closedir(stream);
+  return n;
+}
+
+START_TEST(damaged_entries) {
+  char folder[64];
+  make_cache_folder(folder);
+  outcome cold = start(folder, _i, 0, SF_ISA_NATIVE);
+  int entries = damage(folder);
+  ck_assert_int_eq(entries > 0, builds_code());
+  outcome again = start(folder, _i, 0, SF_ISA_NATIVE); /* which checks the answer */
+  ck_assert_int_eq(again.status, SF_OK);
+  ck_assert_int_eq(again.stats.compiled, cold.stats.compiled);
+  ck_assert_int_eq(again.stats.weights_packed, cold.stats.weights_packed);
+  ck_assert_int_eq(again.stats.weights_scanned, cold.stats.weights_scanned);
+  ck_assert_int_eq(start(folder, _i, 0, SF_ISA_NATIVE).stats.compiled, 0);
+  remove_cache_folder(folder);
+}
+END_TEST
+
+START_TEST(freeze) {
+  char folder[64];
+  make_cache_folder(folder);
+  outcome frozen = start(folder, 0, SF_COMPILE_FREEZE, SF_ISA_NATIVE);
+  if (builds_code()) {
+    ck_assert_int_eq(frozen.status, SF_STATUS_WOULD_COMPILE);
+    ck_assert_ptr_nonnull(strstr(frozen.error.message, "kernel k"));
+    ck_assert_ptr_nonnull(strstr(frozen.error.message, "'dense'"));
+  } else {
+    ck_assert_int_eq(frozen.status, SF_OK);
+  }
+  ck_assert_int_eq(start(folder, 0, 0, SF_ISA_NATIVE).status, SF_OK);
+  ck_assert_int_eq(start(folder, 0, SF_COMPILE_FREEZE, SF_ISA_NATIVE).status, SF_OK);
+  remove_cache_folder(folder);
+}
+END_TEST
+
+START_TEST(no_cache) {
+  char folder[64];
+  make_cache_folder(folder);
+  outcome first = start(folder, 0, SF_COMPILE_NO_CACHE, SF_ISA_NATIVE);
+  ck_assert_int_eq(first.status, SF_OK);
+  ck_assert_int_eq(damage(folder), 0); /* nothing was written */
+  start(folder, 0, 0, SF_ISA_NATIVE);
+  outcome third = start(folder, 0, SF_COMPILE_NO_CACHE, SF_ISA_NATIVE);
+  ck_assert_int_eq(third.stats.compiled, first.stats.compiled);
+  ck_assert_int_eq(third.stats.disk_hits, 0);
+  remove_cache_folder(folder);
+}
+END_TEST
+
+#if defined(SFI_HAVE_LLVM)
+/* Warming, for this machine and for another. */
+START_TEST(cache_only) {
+  static const sf_isa targets[] = {SF_ISA_AVX2, SF_ISA_AVX512, SF_ISA_NEON, SF_ISA_NATIVE};
+  char folder[64];
+  make_cache_folder(folder);
+  for (size_t i = 0; i < SFI_COUNT(targets); i++) {
+    outcome cold = start(folder, 1, SF_COMPILE_CACHE_ONLY, targets[i]);
+    ck_assert_msg(cold.status == SF_OK, "%s", cold.error.message);
+    outcome warm = start(folder, 1, SF_COMPILE_CACHE_ONLY | SF_COMPILE_FREEZE, targets[i]);
+    ck_assert_msg(warm.status == SF_OK, "%s", warm.error.message);
+    ck_assert_int_eq(warm.stats.compiled + warm.stats.weights_packed + warm.stats.weights_scanned, 0);
+    ck_assert_int_eq(warm.stats.kernels, cold.stats.kernels);
+  }
+  outcome run = start(folder, 1, SF_COMPILE_FREEZE, SF_ISA_NATIVE);
+  ck_assert_int_eq(run.status, SF_OK);
+  ck_assert_int_eq(run.stats.compiled + run.stats.weights_packed, 0);
+  remove_cache_folder(folder);
+}
+END_TEST
+
+typedef struct probed {
+  int states[4], reasons;
+} probed;
+
+static void count_probe(void *user, const char *entry, sf_probe_state state, const char *reason) {
+  probed *p = user;
+  ck_assert(strncmp(entry, "code k", 6) == 0 || strncmp(entry, "weight k", 8) == 0);
+  if (state == SF_PROBE_HIT) ck_assert_str_eq(reason, "");
+  p->states[state]++;
+  p->reasons += reason[0] != 0;
+}
+
+static probed probe(const char *folder) {
+  probed p = {0};
+  sf_context *context = context_on(folder);
+  sf_graph *graph = build_network(context, 0, 1);
+  ck_assert_int_eq(sf_probe(context, graph, NULL, count_probe, &p), SF_OK);
+  sf_graph_release(graph);
+  sf_context_release(context);
+  return p;
+}
+
+START_TEST(probing) {
+  char folder[64];
+  make_cache_folder(folder);
+  probed cold = probe(folder);
+  ck_assert_int_gt(cold.states[SF_PROBE_MISSING], 0);
+  ck_assert_int_eq(cold.states[SF_PROBE_HIT], 0);
+  start(folder, 0, 0, SF_ISA_NATIVE);
+  probed warm = probe(folder);
+  ck_assert_int_eq(warm.states[SF_PROBE_HIT], cold.states[SF_PROBE_MISSING]);
+  ck_assert_int_eq(warm.states[SF_PROBE_MISSING], 0);
+  damage(folder);
+  probed damaged = probe(folder);
+  ck_assert_int_eq(damaged.states[SF_PROBE_HIT], 0);
+  ck_assert_int_gt(damaged.reasons, 0);
+  remove_cache_folder(folder);
+}
+END_TEST
+#endif
+
+int main(void) {
+  Suite *suite = suite_create("warm");
+  TCase *cases = tcase_create("warm");
+  tcase_set_timeout(cases, 300);
+  tcase_add_loop_test(cases, second_start, 0, NETWORKS);
+  tcase_add_test(cases, shared_in_a_context);
+  tcase_add_loop_test(cases, damaged_entries, 0, 3);
+  tcase_add_test(cases, freeze);
+  tcase_add_test(cases, no_cache);
+#if defined(SFI_HAVE_LLVM)
+  tcase_add_test(cases, cache_only);
+  tcase_add_test(cases, probing);
+#endif
+  suite_add_tcase(suite, cases);
+  return finish(suite);
+}
