@@ -83,12 +83,13 @@ static void drop_copy(fusion *f, int32_t k) {
   const int32_t from = copy->operand[1].buffer, to = copy->operand[0].buffer;
   const sfi_buffer *a = &f->plan->buffers[from], *b = &f->plan->buffers[to];
   sfi_poly have, want;
-  if (sole_writer(f, from) < 0 || f->usage[to].writers != 1 || a->panel || b->panel || a->slack > b->slack) return;
+  if (a->kind != SFI_BUFFER_TEMP || f->usage[to].writers != 1 || a->panel || b->panel || a->slack > b->slack) return;
   if (!sfi_poly_mul(a->columns, a->features, &have) || !sfi_poly_mul(b->columns, b->features, &want)) return;
   if (!sfi_poly_equal(have, want)) return;
   f->gone[k] = true;
-  f->usage[to].readers += f->usage[from].readers - 1;
-  f->usage[to].writer = f->usage[from].writer;
+  const int32_t readers = f->usage[to].readers + f->usage[from].readers - 1;
+  f->usage[to] = f->usage[from];
+  f->usage[to].readers = readers;
   f->usage[from] = (usage){0};
   for (size_t i = 0; i < f->plan->n_kernels; i++) {
     sfi_kernel *kernel = &f->plan->kernels[i];
