@@ -21,6 +21,7 @@ typedef struct analysis {
   const sf_tensor *x, *e; /* operands and their errors */
   sf_tensor value, error;
   int64_t count;   /* elements of the result */
+  int64_t depth;   /* terms of one */
   double rounding; /* of one result element, over its magnitude */
   double absolute;
 } analysis;
@@ -75,7 +76,7 @@ static double map_sign_unknown(double v, double e) {
 /* |x| e_y + e_x |y| + e_x e_y + rounding (|x| |y|), and infinities that meet doubtful signs. */
 static bool contraction(analysis *a) {
   sf_tensor magnitude[2], infinite[2], doubtful[2], part;
-  double *error = a->error.data, depth = (double)sf_depth_of(a->call.node, a->x, &a->value);
+  double *error = a->error.data;
   for (int i = 0; i < 2; i++)
     if (!map(a, &a->x[i], map_finite_abs, &a->e[i], &magnitude[i]) || !map(a, &a->x[i], map_is_inf, &a->e[i], &infinite[i]) ||
         !map(a, &a->x[i], map_sign_unknown, &a->e[i], &doubtful[i]))
@@ -88,7 +89,7 @@ static bool contraction(analysis *a) {
     for (int64_t i = 0; i < a->count; i++) {
       double term = of(&part)[i];
       /* A partial sum may overflow, and every product fall below the smallest number. */
-      if (last) term = term > FLT_MAX / 4 ? INFINITY : term * a->rounding + a->absolute * depth;
+      if (last) term = term > FLT_MAX / 4 ? INFINITY : term * a->rounding + a->absolute * (double)a->depth;
       error[i] += term;
     }
   }
@@ -109,7 +110,8 @@ static bool linear(analysis *a, bool rounds) {
   for (int64_t i = 0; i < a->count; i++) {
     double e = of(&errors)[i];
     if (max) e = fmax(e, 0); /* the maximum of none is -inf */
-    if (rounds) e += a->absolute + a->rounding * of(&sums)[i] * (of(&sums)[i] > FLT_MAX / 4 ? INFINITY : 1);
+    /* A mean is a sum first. */
+    if (rounds) e += of(&sums)[i] * (double)a->depth > FLT_MAX / 4 ? INFINITY : a->rounding * of(&sums)[i] + a->absolute;
     bool of_none = sfi_ref_numel(&a->x[0]) == 0 && a->call.node->op != SF_OP_CONCAT;
     ((double *)a->error.data)[i] = of_none ? 0 : e;
   }
@@ -328,7 +330,8 @@ static bool run_node(sfi_arena *arena, const sf_graph *graph, sf_value v, bounde
   a.value = out->value;
   a.error = out->error;
   a.count = sfi_ref_numel(&a.value);
-  a.rounding = t.relative + t.growth * sqrt((double)sf_depth_of(node, x, &a.value));
+  a.depth = sf_depth_of(node, x, &a.value);
+  a.rounding = t.relative + t.growth * sqrt((double)a.depth);
   /* Results below the smallest normal float may be flushed, or lose digits. */
   a.absolute = t.absolute + (t.relative > 0 ? (double)FLT_MIN : 0);
   if (!analyse(&a)) return false;
