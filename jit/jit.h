@@ -221,6 +221,9 @@ typedef struct sfi_launch {
   int32_t chunks;    /* 1: not worth spreading */
   size_t copy_bytes; /* of a node kernel without a node: a copy */
 } sfi_launch;
+/* Of a kernel at `symbol`, in as many chunks as pay; `operands` is left to the caller. */
+sfi_launch sfi_launch_of(const sf_context *context, const sfi_plan *plan, const sfi_kernel *kernel, sf_kernel_fn fn,
+                         int64_t symbol);
 /* Runs them in order. */
 void sfi_execute(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol);
 

@@ -205,6 +205,19 @@ static const sfi_class *class_of(const sf_program *program, int64_t symbol) {
   return class;
 }
 
+sfi_launch sfi_launch_of(const sf_context *context, const sfi_plan *plan, const sfi_kernel *kernel, sf_kernel_fn fn,
+                         int64_t symbol) {
+  const double work_a_us = plan->target->peak_gflops * 1e3 * expected_share_of_peak;
+  sfi_launch launch = {.kernel = kernel, .fn = fn, .tiles = sfi_kernel_tiles(kernel, symbol), .chunks = 1};
+  if (fn && sfi_kernel_work(kernel, symbol) > worth_spreading_us * work_a_us) {
+    launch.chunks = (int32_t)sfi_max(1, sfi_min(launch.tiles, context->threads));
+  }
+  if (!fn && kernel->node == SF_NO_VALUE) {
+    sfi_buffer_bytes(&plan->buffers[kernel->operand[0].buffer], symbol, &launch.copy_bytes);
+  }
+  return launch;
+}
+
 /* Tiles and chunks of every kernel at `symbol`, and where TEMP buffers lie. Grows the arena. */
 static sf_status prepare(const sf_program *program, instance *in, const sfi_class *class, int64_t symbol, sfi_diag *diag) {
   const sf_context *context = program->context;
@@ -222,20 +235,11 @@ static sf_status prepare(const sf_program *program, instance *in, const sfi_clas
     in->arena = arena;
     in->arena_bytes = bytes;
   }
-  const double work_a_us = plan->target->peak_gflops * 1e3 * expected_share_of_peak;
   void **operands = in->operands;
   for (size_t k = 0; k < plan->n_kernels; k++) {
-    const sfi_kernel *kernel = &plan->kernels[k];
-    sfi_launch *launch = &in->launches[k];
-    *launch = (sfi_launch){.kernel = kernel, .fn = class->loaded[k].fn, .operands = operands, .chunks = 1};
-    operands += kernel->n_operands;
-    launch->tiles = sfi_kernel_tiles(kernel, symbol);
-    if (launch->fn && sfi_kernel_work(kernel, symbol) > worth_spreading_us * work_a_us) {
-      launch->chunks = (int32_t)sfi_max(1, sfi_min(launch->tiles, context->threads));
-    }
-    if (!launch->fn && kernel->node == SF_NO_VALUE) {
-      sfi_buffer_bytes(&plan->buffers[kernel->operand[0].buffer], symbol, &launch->copy_bytes);
-    }
+    in->launches[k] = sfi_launch_of(context, plan, &plan->kernels[k], class->loaded[k].fn, symbol);
+    in->launches[k].operands = operands;
+    operands += plan->kernels[k].n_operands;
   }
   in->class = class;
   in->symbol = symbol;
