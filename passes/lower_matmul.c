@@ -145,7 +145,6 @@ static void product(sfi_lowering *l, sf_value v) {
   kernel.contract.groups = 1;
   row_output(l, &kernel, v, &grouping);
   if (sfi_is_const(kernel.contract.row_count)) kernel.contract.rows = kernel.contract.row_count.c[0];
-  /* A is addressed by (t, m, k): its dimensions are in this order already. */
   sfi_low_push(l, &kernel);
 }
 
