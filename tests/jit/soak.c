@@ -6,7 +6,7 @@
  * Exit: 0 all agree, 1 not, 77 the machine lacks the instruction set. */
 #include "bound.h"
 #include "compare.h"
-#include "graph.h"
+#include "passes.h"
 #include "random_graph.h"
 #include "target.h"
 
@@ -168,11 +168,9 @@ static sf_graph *graph_of(const soak *s, uint64_t seed, int32_t operations) {
   return sf_random_graph(s->whole, seed, &options);
 }
 
-static bool check_graph(soak *s, uint64_t seed, int32_t operations) {
+static bool check_built(soak *s, const sf_graph *graph, uint64_t seed) {
   static const int64_t extents[] = {1, 2, 3, 15, 16, 17, 33};
   sf_program *programs[3] = {NULL};
-  sf_graph *graph = graph_of(s, seed, operations);
-  if (!graph) return failed(s, "no graph: the builder refused");
   bool good =
       compile(s, s->whole, graph, 2, "compile", &programs[0]) && compile(s, s->pieces, graph, 2, "compile in pieces", &programs[1]);
   if (seed % 3 == 0) good = good && compile(s, s->whole, graph, (int32_t)(seed / 3 % 2), "compile unfused", &programs[2]);
@@ -185,6 +183,12 @@ static bool check_graph(soak *s, uint64_t seed, int32_t operations) {
     good = good && check_extent(s, graph, programs, seed, 1);
   }
   for (size_t i = 0; i < SFI_COUNT(programs); i++) sf_program_release(programs[i]);
+  return good;
+}
+
+static bool check_graph(soak *s, uint64_t seed, int32_t operations) {
+  sf_graph *graph = graph_of(s, seed, operations);
+  bool good = graph ? check_built(s, graph, seed) : failed(s, "no graph: the builder refused");
   sf_graph_release(graph);
   return good;
 }
@@ -194,16 +198,37 @@ static bool write_stderr(void *user, const char *text, size_t length) {
   return fwrite(text, 1, length, stderr) == length;
 }
 
-/* A graph of fewer operations is the beginning of a graph of more, so the first length that fails is the shortest. */
+/* Leaves `graph` one output and what it needs, in a graph that shares its data. NULL: out of memory. */
+static sf_graph *with_one_output(const soak *s, sf_graph *graph, size_t output) {
+  sfi_diag diag = {0};
+  sfi_pass_env env = {.context = s->whole, .diag = &diag};
+  sf_graph *small = NULL;
+  graph->outputs[0] = graph->outputs[output];
+  graph->n_outputs = 1;
+  sfi_eliminate_dead(&env, graph, &small);
+  return small;
+}
+
+/* A graph of fewer operations is the beginning of a graph of more, so the first length that fails is the shortest; then its outputs
+ * one by one. */
 static void report(soak *s, uint64_t seed) {
   fprintf(stderr, "soak: seed %" PRIu64 ": %s\n", seed, s->failure);
   int32_t operations = 1;
   while (operations < s->operations && check_graph(s, seed, operations)) operations++;
   check_graph(s, seed, operations);
   fprintf(stderr, "soak: shortest: --seed %" PRIu64 " --graphs 1 --operations %d: %s\n", seed, operations, s->failure);
-  sf_graph *graph = graph_of(s, seed, operations);
-  if (graph) sf_graph_print(graph, write_stderr, NULL);
-  sf_graph_release(graph);
+  bool shown = false;
+  for (size_t i = 0, n = 1; i < n && !shown; i++) {
+    sf_graph *graph = graph_of(s, seed, operations);
+    n = graph ? graph->n_outputs : 0;
+    sf_graph *small = graph ? with_one_output(s, graph, i) : NULL;
+    if (small && !check_built(s, small, seed)) {
+      fprintf(stderr, "soak: one output of it: %s\n", s->failure);
+      shown = sf_graph_print(small, write_stderr, NULL) == SF_OK;
+    }
+    sf_graph_release(small);
+    sf_graph_release(graph);
+  }
 }
 
 /* ---- program ------------------------------------------------------------------------------------------------------- */
