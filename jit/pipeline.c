@@ -34,16 +34,16 @@ static sf_status lifetimes(sfi_pass_env *env, const sfi_settings *settings, sfi_
 }
 
 static const pass_row pipeline[] = {
-    /* Constants first: what they fold to is what the others look at. At every level: a zero of an operand that depends on no input is
-     * absent, and lowering knows such operands by their data. */
-    {"fold-constants", 0, false, .graph = sfi_fold_constants},
-    /* Brings batch norms next to the operation that they fold into. */
-    {"simplify", 1, false, .graph = sfi_simplify},
-    {"fold-batch-norm", 1, false, .graph = sfi_fold_batch_norm},
-    {"eliminate-common", 1, false, .graph = sfi_eliminate_common},
-    /* At every level: the program keeps a graph of its own, and this pass makes one. */
+    /* A use that nobody needs would hold other passes back. At every level: the program keeps a graph of its own. */
     {"eliminate-dead", 0, false, .graph = sfi_eliminate_dead},
-    /* Needs every consumer of a channel in view, so nothing dead may be left. */
+    /* What they fold to is what the others look at. At every level: a zero of an operand that depends on no input is absent, and
+     * lowering knows such operands by their data. */
+    {"fold-constants", 0, false, .graph = sfi_fold_constants},
+    /* Before simplify, which rounds the batch norms that are left on their own. */
+    {"fold-batch-norm", 1, false, .graph = sfi_fold_batch_norm},
+    {"simplify", 1, false, .graph = sfi_simplify},
+    {"eliminate-common", 1, false, .graph = sfi_eliminate_common},
+    /* On what is final otherwise: it cuts a copy of a weight for every use. */
     {"propagate-dead-channels", 2, false, .graph = sfi_propagate_dead_channels},
     {"lower-to-kernels", 0, false, .plan = lower},
     /* Before the choice: an emitter accepts a kernel with its epilogue or not at all. */
