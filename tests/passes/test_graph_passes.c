@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { GRAPHS = 1500 };
+enum { GRAPHS = 600 };
 
 typedef enum agreement {
   SAME_BITS,  /* but for the bits of NaN */
