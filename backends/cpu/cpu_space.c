@@ -80,6 +80,11 @@ void sfi_space_walk(sfi_emission *e, bool vector, int32_t skip, sfi_point_fn bod
   sfi_loop_end(e, &tile, NULL);
 }
 
+/* Not memcpy: it is undefined for NULL, which both are where nothing is carried. */
+static void copy(LLVMValueRef *to, const LLVMValueRef *from, size_t n) {
+  for (size_t i = 0; i < n; i++) to[i] = from[i];
+}
+
 static void inner(sfi_emission *e, sfi_point *p, int32_t d, int32_t last, const sfi_extent *extent, bool vector_last,
                   LLVMValueRef *carried, unsigned n, sfi_step_fn step, void *user) {
   if (d > last) {
@@ -91,16 +96,16 @@ static void inner(sfi_emission *e, sfi_point *p, int32_t d, int32_t last, const 
   LLVMValueRef full = vector ? LLVMBuildNSWSub(e->builder, end, sfi_i64(e, e->lanes - 1), "") : end;
   sfi_loop loop;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), full, sfi_i64(e, vector ? e->lanes : 1), carried, n);
-  memcpy(next, loop.carried, n * sizeof *next);
+  copy(next, loop.carried, n);
   p->index[d] = loop.index;
   if (vector) p->vector = true, p->vector_dim = d, p->mask = NULL;
   inner(e, p, d + 1, last, extent + 1, vector_last, next, n, step, user);
   sfi_loop_end(e, &loop, next);
-  memcpy(carried, loop.carried, n * sizeof *carried);
+  copy(carried, loop.carried, n);
   if (!vector || (sfi_is_const(extent->of) && sfi_ceil_div(extent->of.c[0], extent->div) % e->lanes == 0)) return;
   sfi_if tail;
   sfi_if_begin(e, &tail, LLVMBuildICmp(e->builder, LLVMIntSLT, loop.index, end, ""));
-  memcpy(next, carried, n * sizeof *next);
+  copy(next, carried, n);
   p->index[d] = loop.index;
   p->mask = sfi_mask_below(e, loop.index, end);
   inner(e, p, d + 1, last, extent + 1, vector_last, next, n, step, user);
