@@ -4,6 +4,9 @@
 #include "context.h"
 #include "passes.h"
 #include "ref.h"
+#ifdef SFI_HAVE_LLVM
+#include "cpu.h"
+#endif
 
 #include <check.h>
 #include <dirent.h>
@@ -14,7 +17,7 @@
 static const struct {
   const char *name;
   sfi_graph_pass run; /* NULL: the graph as parsed */
-} passes[] = {
+} graph_passes[] = {
     {"none", NULL},
     {"fold-constants", sfi_fold_constants},
     {"fold-batch-norm", sfi_fold_batch_norm},
@@ -22,6 +25,28 @@ static const struct {
     {"eliminate-common", sfi_eliminate_common},
     {"eliminate-dead", sfi_eliminate_dead},
     {"propagate-dead-channels", sfi_propagate_dead_channels},
+};
+
+static sf_status choose(sfi_pass_env *env, sfi_plan *plan) {
+#ifdef SFI_HAVE_LLVM
+  return sfi_choose(env, plan, sfi_cpu_backend.emitters, sfi_cpu_backend.n_emitters, NULL);
+#else
+  (void)plan;
+  return sfi_fail(env->diag, SF_STATUS_UNSUPPORTED, NULL, NULL, "no emitters in this build");
+#endif
+}
+
+/* Each runs behind those above it that have no `alone`. */
+static const struct {
+  const char *name;
+  sf_status (*run)(sfi_pass_env *env, sfi_plan *plan);
+  bool alone, emitters;
+} plan_passes[] = {
+    {"lower-to-nodes", sfi_lower_to_nodes, .alone = true},
+    {"lower-to-kernels", sfi_lower_to_kernels},
+    {"fuse", sfi_fuse},
+    {"lifetimes", sfi_plan_lifetimes},
+    {"choose", choose, .emitters = true},
 };
 
 static sf_context *context;
@@ -45,6 +70,13 @@ static const sfi_facts *find_facts(void *user, const sfi_matrix *matrix, sfi_dig
   return &found->facts;
 }
 
+static void free_facts(found_facts *facts) {
+  for (found_facts *next; facts; facts = next) {
+    next = facts->next;
+    free(facts);
+  }
+}
+
 static sfi_digest find_digest(void *user, const sfi_matrix *matrix) {
   (void)user;
   return sfi_matrix_digest(matrix);
@@ -54,12 +86,13 @@ static sfi_digest find_digest(void *user, const sfi_matrix *matrix) {
 
 typedef struct golden {
   char path[2048], folder[1024];
-  sfi_text file;      /* as it is */
-  sfi_text graph;     /* to parse: without the error comments */
-  char *pass;         /* NULL: none named */
-  size_t expect;      /* where the expectation begins in `file`; 0: there is none */
-  int32_t error_line; /* -1: no error expected; 0: one without a place */
-  size_t error_at;    /* where "; error:" begins in `file` */
+  sfi_text file;                  /* as it is */
+  sfi_text graph;                 /* to parse: without the error comments */
+  char *pass;                     /* NULL: none named */
+  int64_t symbol_min, symbol_max; /* class of plans */
+  size_t expect;                  /* where the expectation begins in `file`; 0: there is none */
+  int32_t error_line;             /* -1: no error expected; 0: one without a place */
+  size_t error_at;                /* where "; error:" begins in `file` */
   char *error;
 } golden;
 
@@ -78,6 +111,8 @@ static char *line_tail(const char *text, const char *end) {
 static void split(golden *g) {
   const char *text = g->file.data, *file_end = text + g->file.length;
   g->error_line = -1;
+  g->symbol_min = 1;
+  g->symbol_max = INT64_MAX;
   int32_t number = 0;
   for (const char *line = text, *end; line < file_end; line = end + 1) {
     end = memchr(line, '\n', (size_t)(file_end - line));
@@ -89,6 +124,12 @@ static void split(golden *g) {
       return;
     }
     if (length >= 6 && memcmp(line, "; run:", 6) == 0) g->pass = line_tail(line + 6, end);
+    if (length >= 8 && memcmp(line, "; class:", 8) == 0) {
+      long long min, max;
+      ck_assert_msg(sscanf(line, "; class: %lld %lld", &min, &max) == 2, "%s: a class is two numbers", g->path);
+      g->symbol_min = min;
+      g->symbol_max = max;
+    }
     const char *error = memmem(line, length, "; error:", 8);
     if (error) {
       ck_assert_msg(!g->error, "%s: two errors are expected", g->path);
@@ -176,46 +217,93 @@ static void check_error(golden *g, const sf_error *error) {
   complain(g, "another error", g->error, place);
 }
 
-static sf_graph *run_pass(const golden *g, const sf_graph *graph) {
+static sfi_pass_env env_of(sfi_diag *diag, found_facts **facts) {
+  return (sfi_pass_env){
+      .context = context, .diag = diag, .facts = find_facts, .digest = find_digest, .facts_user = facts, .evaluate = sfi_ref_node};
+}
+
+/* Text of the graph that the pass makes; NULL: it failed. */
+static char *run_graph_pass(const golden *g, sfi_graph_pass pass, const sf_graph *graph) {
   found_facts *facts = NULL;
   sfi_diag diag = {0};
-  sfi_pass_env env = {.context = context,
-                      .diag = &diag,
-                      .facts = find_facts,
-                      .digest = find_digest,
-                      .facts_user = &facts,
-                      .evaluate = sfi_ref_node};
+  sfi_pass_env env = env_of(&diag, &facts);
   sf_graph *result = NULL;
-  size_t i = 0;
-  while (i < SFI_COUNT(passes) && strcmp(passes[i].name, g->pass) != 0) i++;
-  ck_assert_msg(i < SFI_COUNT(passes), "%s: no pass '%s'", g->path, g->pass);
-  ck_assert_msg(passes[i].run, "%s: '%s' runs nothing", g->path, g->pass);
-  sf_status st = passes[i].run(&env, graph, &result);
+  sf_status st = pass(&env, graph, &result);
   if (st != SF_OK || sfi_graph_verify(result, &diag) != SF_OK) complain(g, "the pass fails", "ok", diag.error.message);
-  for (found_facts *next; facts; facts = next) {
-    next = facts->next;
-    free(facts);
+  char *text = st == SF_OK ? print(result) : NULL;
+  sf_graph_release(result);
+  free_facts(facts);
+  return text;
+}
+
+/* Who won, kernel by kernel. Prices and losers are left out: they change with every calibration. */
+static void print_winners(const sfi_plan *plan, sfi_text *out) {
+  for (size_t k = 0; k < plan->n_kernels; k++) {
+    const sfi_kernel *kernel = &plan->kernels[k];
+    sfi_text_printf(out, "%s: %s\n", kernel->name, kernel->emitter ? kernel->emitter->name : kernel->choice);
   }
-  return result;
+}
+
+static char *run_plan_passes(const golden *g, size_t last, const sf_graph *graph) {
+  found_facts *facts = NULL;
+  sfi_diag diag = {0};
+  sfi_pass_env env = env_of(&diag, &facts);
+  sfi_plan plan = {.graph = graph,
+                   .target = sfi_target_of(SF_ISA_AVX512),
+                   .symbol_min = g->symbol_min,
+                   .symbol_max = g->symbol_max,
+                   .arena.allocator = &sfi_default_allocator};
+  sfi_text text = {.allocator = &sfi_default_allocator};
+  sf_status st = SF_OK;
+  for (size_t i = 0; st == SF_OK && i <= last; i++) {
+    if (i < last && plan_passes[i].alone) continue;
+    st = plan_passes[i].run(&env, &plan);
+    if (st == SF_OK) st = sfi_plan_verify(&plan, &diag);
+    if (st != SF_OK) complain(g, plan_passes[i].name, "ok", diag.error.message);
+  }
+  if (st == SF_OK && plan_passes[last].emitters)
+    print_winners(&plan, &text);
+  else if (st == SF_OK)
+    sfi_plan_print(&plan, &text);
+  ck_assert(!text.failed);
+  char *copy = st == SF_OK ? strndup(text.data ? text.data : "", text.length) : NULL;
+  sfi_text_deinit(&text);
+  sfi_arena_deinit(&plan.arena);
+  free_facts(facts);
+  return copy;
+}
+
+/* Text of what the file's pass makes of the graph; NULL: it failed, or this build has no emitters for it. */
+static char *run_pass(const golden *g, const sf_graph *graph, bool *out_plan) {
+  *out_plan = false;
+  for (size_t i = 0; i < SFI_COUNT(graph_passes); i++)
+    if (strcmp(graph_passes[i].name, g->pass) == 0)
+      return graph_passes[i].run ? run_graph_pass(g, graph_passes[i].run, graph) : print(graph);
+  *out_plan = true;
+  for (size_t i = 0; i < SFI_COUNT(plan_passes); i++) {
+    if (strcmp(plan_passes[i].name, g->pass) != 0) continue;
+#ifndef SFI_HAVE_LLVM
+    if (plan_passes[i].emitters) return NULL;
+#endif
+    return run_plan_passes(g, i, graph);
+  }
+  ck_abort_msg("%s: no pass '%s'", g->path, g->pass);
 }
 
 static void check_expectation(const golden *g, const sf_graph *graph) {
-  bool as_parsed = strcmp(g->pass, "none") == 0;
-  sf_graph *result = as_parsed ? NULL : run_pass(g, graph);
-  if (as_parsed || result) {
-    char *found = print(as_parsed ? graph : result);
-    const char *expected = g->file.data + g->expect;
-    if (strcmp(found, expected) != 0) {
-      if (getenv("SF_GOLDEN_UPDATE"))
-        rewrite(g, g->expect, g->file.length, found);
-      else
-        complain(g, "another graph", expected, found);
-    }
-    /* A pass makes weights that no file has; without any, its graph is a text like others. */
-    if (!strstr(found, " = weight ")) check_fixpoint(g, found);
-    free(found);
+  bool plan;
+  char *found = run_pass(g, graph, &plan);
+  if (!found) return;
+  const char *expected = g->file.data + g->expect;
+  if (strcmp(found, expected) != 0) {
+    if (getenv("SF_GOLDEN_UPDATE"))
+      rewrite(g, g->expect, g->file.length, found);
+    else
+      complain(g, plan ? "another plan" : "another graph", expected, found);
   }
-  sf_graph_release(result);
+  /* A pass makes weights that no file has; without any, its graph is a text like others. */
+  if (!plan && !strstr(found, " = weight ")) check_fixpoint(g, found);
+  free(found);
 }
 
 static void check_file(const char *folder, const char *name) {
