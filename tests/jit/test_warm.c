@@ -107,6 +107,44 @@ START_TEST(shared_in_a_context) {
 }
 END_TEST
 
+/* Weights of the same shape share code whatever their zeros: each emitter's code must serve them all. */
+START_TEST(other_weights) {
+  sf_context *context = plain_context(2);
+  const sfi_backend *backend = sfi_backend_of(&context->target);
+  for (size_t i = 0; backend && i < backend->n_emitters; i++) {
+    if (backend->emitters[i]->anchor != SFI_ANCHOR_CONTRACT) continue;
+    for (uint32_t zeros = 0; zeros <= 100; zeros += 25) {
+      sf_graph *graph;
+      sf_program *program;
+      sf_compile_options options;
+      uint64_t state = zeros;
+      SF_INIT(&options);
+      options.emitter = backend->emitters[i]->name;
+      ck_assert_int_eq(sf_graph_create(context, "layer", &graph), SF_OK);
+      sf_value x = sf_graph_input(graph, "x", SF_F32, 2, DIMS(_i, 70)); /* fixed: some emitters take one column only */
+      sf_graph_output(graph, "y", sf_matmul(graph, x, weight(graph, &state, zeros, 2, DIMS(70, 45)), false, false));
+      sf_status status = sf_compile(context, graph, &options, &program, NULL);
+      if (status == SF_OK) {
+        tensors t;
+        tensors_make(graph, 1, zeros, &t);
+        ck_assert_int_eq(run_tensors(program, &t), SF_OK);
+        check_against_reference(graph, 1, &t);
+        tensors_free(&t);
+        for (size_t k = 0; k < program->classes[0].plan.n_kernels; k++) {
+          const sfi_kernel *kernel = &program->classes[0].plan.kernels[k];
+          if (kernel->anchor == SFI_ANCHOR_CONTRACT) ck_assert_str_eq(kernel->emitter->name, options.emitter);
+        }
+      } else {
+        ck_assert_int_eq(status, SF_STATUS_UNSUPPORTED); /* the emitter refused, and no other was allowed */
+      }
+      sf_program_release(program);
+      sf_graph_release(graph);
+    }
+  }
+  sf_context_release(context);
+}
+END_TEST
+
 /* Flips a byte in the middle of every entry. */
 static int damage(const char *folder) {
   DIR *stream = opendir(folder);
@@ -245,6 +283,7 @@ int main(void) {
   tcase_set_timeout(cases, 300);
   tcase_add_loop_test(cases, second_start, 0, NETWORKS);
   tcase_add_test(cases, shared_in_a_context);
+  tcase_add_loop_test(cases, other_weights, 1, 3);
   tcase_add_loop_test(cases, damaged_entries, 0, 3);
   tcase_add_test(cases, freeze);
   tcase_add_test(cases, no_cache);
