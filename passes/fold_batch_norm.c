@@ -127,7 +127,8 @@ static void find_chain(const sf_graph *graph, const sf_value *only_user, sf_valu
   c->axis = conv ? 1 : c->weight == 1 ? node->shape.rank - 1 : node->shape.rank - 2;
   /* A failed step leaves the arrays spoilt, so the chain is walked once to find its length and once more to compose it. */
   c->length = -1;
-  if (!follow(graph, only_user, c, scale, shift) || c->length == 0) return;
+  if (!follow(graph, only_user, c, scale, shift)) c->length = 0;
+  if (c->length == 0) return;
   follow(graph, only_user, c, scale, shift);
   bool canonical = !conv && c->length == 1 && all_equal(scale, c->matrix.rows, 1) && graph->nodes[c->last].op == SF_OP_ADD;
   if (canonical || !representable(&c->matrix, scale, shift)) c->length = 0;
