@@ -429,6 +429,7 @@ sf_status sfi_graph_parse_into(sf_graph *graph, const char *text, size_t length,
   sfi_diag *diag = &graph->diag;
   if (diag->error.status != SF_OK) return diag->error.status;
   const sf_graph before = *graph;
+  if (!file) file = graph->name;
   parser p = {.graph = graph, .folder = folder, .names.arena.allocator = &graph->context->allocator};
   sf_status st = SF_OK;
   if (length > INT32_MAX) {

@@ -356,6 +356,8 @@ START_TEST(arguments_are_checked) {
   ck_assert_int_eq(sf_graph_parse_file(context, "x", NULL), SF_STATUS_INVALID_ARGUMENT);
   ck_assert_int_eq(sf_graph_parse_lines(NULL, "", 0, NULL), SF_STATUS_INVALID_ARGUMENT);
   ck_assert_int_eq(sf_graph_print(NULL, collect, NULL), SF_STATUS_INVALID_ARGUMENT);
+  ck_assert_int_eq(sf_graph_parse(context, "x", (size_t)INT32_MAX + 1, NULL, NULL, &graph),
+                   SF_STATUS_UNSUPPORTED); /* is not read */
   ck_assert_int_eq(sf_graph_parse(context, NULL, 0, NULL, NULL, &graph), SF_OK);
   ck_assert_int_eq(sf_graph_print(graph, NULL, NULL), SF_STATUS_INVALID_ARGUMENT);
   ck_assert_int_eq(sf_graph_parse_lines(graph, NULL, 1, NULL), SF_STATUS_INVALID_ARGUMENT);
@@ -419,7 +421,7 @@ static void parse_any(const char *text, size_t length) {
   memcpy(copy, text, length);
   sf_graph *graph;
   sf_error error;
-  sf_status st = sf_graph_parse(context, copy, length, "text.sft", folder, &graph);
+  sf_status st = sf_graph_parse(context, copy, length, NULL, folder, &graph);
   sf_context_take_error(context, &error);
   ck_assert_int_eq(error.status, st);
   if (st == SF_OK) {
@@ -432,6 +434,7 @@ static void parse_any(const char *text, size_t length) {
     ck_assert_int_ge(error.column, 1);
     ck_assert_int_le(error.column, (int)length + 1);
     ck_assert_str_ne(error.message, "");
+    ck_assert_str_ne(error.file, ""); /* the graph's name where no file is given */
   }
   sf_graph_release(graph);
   free(copy);
@@ -509,6 +512,11 @@ END_TEST
 
 START_TEST(every_allocation_may_fail) {
   write_sample_weights();
+  char path[64];
+  snprintf(path, sizeof path, "%s/g.sft", folder);
+  FILE *file = fopen(path, "w");
+  ck_assert(file && fputs(sample, file) >= 0);
+  fclose(file);
   long k = 1;
   for (bool done = false; !done; k++) {
     sf_graph *graph;
@@ -516,7 +524,7 @@ START_TEST(every_allocation_may_fail) {
     long live = memory.live;
     memory.calls = 0;
     memory.fail_at = k;
-    sf_status st = sf_graph_parse(context, sample, strlen(sample), "text.sft", folder, &graph);
+    sf_status st = sf_graph_parse_file(context, path, &graph);
     if (st == SF_OK) {
       st = sf_graph_print(graph, collect, &text);
       ck_assert((st == SF_OK) == (text != NULL));
@@ -530,6 +538,26 @@ START_TEST(every_allocation_may_fail) {
     free(text);
   }
   ck_assert_int_gt(k, 20);
+  unlink(path);
+}
+END_TEST
+
+START_TEST(an_error_may_lack_memory) {
+  write_sample_weights();
+  static const char text[] = "weights \"w.safetensors\"\n%w = weight \"w1\" f32[4, 5]\n";
+  long k = 1;
+  for (bool done = false; !done; k++) {
+    sf_graph *graph;
+    long live = memory.live;
+    memory.calls = 0;
+    memory.fail_at = k;
+    sf_status st = sf_graph_parse(context, text, strlen(text), "text.sft", folder, &graph);
+    done = memory.calls < k;
+    memory.fail_at = 0;
+    ck_assert_int_eq(st, done ? SF_STATUS_INVALID_GRAPH : SF_STATUS_OUT_OF_MEMORY);
+    ck_assert_int_eq(sf_context_take_error(context, NULL), st);
+    ck_assert_int_eq(memory.live, live);
+  }
 }
 END_TEST
 
@@ -574,6 +602,7 @@ int main(void) {
   tcase_add_test(tests, every_truncation_and_every_changed_byte);
   tcase_add_test(tests, hostile_texts_are_bounded);
   tcase_add_test(tests, every_allocation_may_fail);
+  tcase_add_test(tests, an_error_may_lack_memory);
   tcase_add_test(tests, lines_survive_every_failed_allocation);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
