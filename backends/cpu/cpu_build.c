@@ -74,6 +74,14 @@ LLVMValueRef sfi_mask_below(sfi_emission *e, LLVMValueRef first, LLVMValueRef li
   return LLVMBuildICmp(e->builder, LLVMIntSLT, iota, sfi_splat(e, LLVMBuildTrunc(e->builder, left, e->i32, "")), "");
 }
 
+LLVMValueRef sfi_opaque(sfi_emission *e, LLVMValueRef value) {
+  LLVMTypeRef type = LLVMTypeOf(value), function = LLVMFunctionType(type, &type, 1, false);
+  bool vector = LLVMGetTypeKind(type) == LLVMVectorTypeKind;
+  const char *constraint = !vector ? "=r,0" : e->target->isa == SF_ISA_NEON ? "=w,0" : "=v,0";
+  LLVMValueRef nothing = LLVMGetInlineAsm(function, "", 0, constraint, 4, false, false, LLVMInlineAsmDialectATT, false);
+  return LLVMBuildCall2(e->builder, function, nothing, &value, 1, "");
+}
+
 LLVMValueRef sfi_at(sfi_emission *e, LLVMTypeRef type, LLVMValueRef base, LLVMValueRef index) {
   /* Not "inbounds": masked accesses may form addresses outside their buffer. */
   return LLVMBuildGEP2(e->builder, type, base, &index, 1, "");

@@ -9,8 +9,9 @@ LLVMValueRef sfi_access_index(sfi_emission *e, const sfi_access *access, const s
 }
 
 /* Addresses of the lanes of a strided access. */
-static LLVMValueRef lane_pointers(sfi_emission *e, LLVMValueRef base, LLVMValueRef first, sfi_poly stride) {
-  LLVMValueRef offsets = LLVMBuildMul(e->builder, sfi_iota(e), sfi_splat(e, sfi_poly_value(e, stride)), "");
+static LLVMValueRef lane_pointers(sfi_emission *e, const sfi_point *point, LLVMValueRef base, LLVMValueRef first, sfi_poly stride) {
+  LLVMValueRef lane = point->lane_index ? point->lane_index : sfi_iota(e);
+  LLVMValueRef offsets = LLVMBuildMul(e->builder, lane, sfi_splat(e, sfi_poly_value(e, stride)), "");
   LLVMValueRef index = LLVMBuildAdd(e->builder, offsets, sfi_splat(e, first), "");
   return LLVMBuildGEP2(e->builder, e->f32, base, &index, 1, "");
 }
@@ -63,10 +64,10 @@ LLVMValueRef sfi_operand_load(sfi_emission *e, int32_t operand, const sfi_point 
   }
   LLVMValueRef mask = readable_whole(e, access) ? NULL : point->mask;
   if (bounds) mask = mask ? LLVMBuildAnd(e->builder, mask, bounds, "") : bounds;
-  if (sfi_is(stride, 1)) return sfi_load_vector(e, sfi_at(e, e->f32, base, first), mask);
+  if (sfi_is(stride, 1) && !point->lane_index) return sfi_load_vector(e, sfi_at(e, e->f32, base, first), mask);
   LLVMTypeRef types[] = {e->vec, lanes_of(e, e->ptr)};
   return sfi_intrinsic(e, "llvm.masked.gather", types, 2,
-                       (LLVMValueRef[]){lane_pointers(e, base, first, stride), LLVMConstInt(e->i32, 4, false),
+                       (LLVMValueRef[]){lane_pointers(e, point, base, first, stride), LLVMConstInt(e->i32, 4, false),
                                         mask ? mask : all_lanes(e), LLVMConstNull(e->vec)},
                        4);
 }
@@ -123,13 +124,13 @@ void sfi_point_store(sfi_emission *e, const sfi_point *point, LLVMValueRef value
     return;
   }
   LLVMValueRef mask = readable_whole(e, access) ? NULL : point->mask;
-  if (sfi_is(stride, 1)) {
+  if (sfi_is(stride, 1) && !point->lane_index) {
     sfi_store_vector(e, value, sfi_at(e, e->f32, base, first), mask);
     return;
   }
   LLVMTypeRef types[] = {e->vec, lanes_of(e, e->ptr)};
-  sfi_intrinsic(
-      e, "llvm.masked.scatter", types, 2,
-      (LLVMValueRef[]){value, lane_pointers(e, base, first, stride), LLVMConstInt(e->i32, 4, false), mask ? mask : all_lanes(e)},
-      4);
+  sfi_intrinsic(e, "llvm.masked.scatter", types, 2,
+                (LLVMValueRef[]){value, lane_pointers(e, point, base, first, stride), LLVMConstInt(e->i32, 4, false),
+                                 mask ? mask : all_lanes(e)},
+                4);
 }

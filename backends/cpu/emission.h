@@ -43,6 +43,10 @@ LLVMValueRef sfi_iota(sfi_emission *e);
 /* Mask of lanes with first + lane < limit. */
 LLVMValueRef sfi_mask_below(sfi_emission *e, LLVMValueRef first, LLVMValueRef limit);
 
+/* The same value, with its making hidden from the optimiser: it is not folded into the addresses or operands of its uses. A pointer or a
+ * vector. */
+LLVMValueRef sfi_opaque(sfi_emission *e, LLVMValueRef value);
+
 /* ---- memory: element index from a float base ----------------------------------------------------------------------- */
 
 LLVMValueRef sfi_at(sfi_emission *e, LLVMTypeRef type, LLVMValueRef base, LLVMValueRef index);
@@ -82,8 +86,9 @@ typedef struct sfi_point {
   int32_t rank;                      /* dimensions in use */
   int32_t vector_dim;
   bool vector;
-  bool compressed;   /* the mask's lanes, packed together, are consecutive points from index[] on (convolution rows) */
-  LLVMValueRef mask; /* lanes that exist; NULL: all */
+  bool compressed;         /* the mask's lanes, packed together, are consecutive points from index[] on (convolution rows) */
+  LLVMValueRef lane_index; /* NULL: lanes are consecutive from index[vector_dim] on; else i64 index of each lane, added to it */
+  LLVMValueRef mask;       /* lanes that exist; NULL: all */
 } sfi_point;
 
 LLVMValueRef sfi_operand_load(sfi_emission *e, int32_t operand, const sfi_point *point);

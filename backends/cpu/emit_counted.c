@@ -157,14 +157,6 @@ static LLVMBasicBlockRef block(sfi_emission *e) {
   return LLVMAppendBasicBlockInContext(e->context, e->function, "");
 }
 
-/* Hides how a pointer was made: else the compiler folds the addition into all V multiply-adds, whose indexed addresses cost an
- * operation each. */
-static LLVMValueRef opaque(sfi_emission *e, LLVMValueRef pointer) {
-  LLVMTypeRef type = LLVMFunctionType(e->ptr, &e->ptr, 1, false);
-  LLVMValueRef nothing = LLVMGetInlineAsm(type, "", 0, "=r,0", 4, false, false, LLVMInlineAsmDialectATT, false);
-  return LLVMBuildCall2(e->builder, type, nothing, &pointer, 1, "");
-}
-
 /* Registers that flow down the chain. */
 typedef struct flow {
   LLVMValueRef group, acc[SFI_VECTORS_MAX];
@@ -177,7 +169,7 @@ static void step(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x, LL
   LLVMValueRef position = LLVMBuildAnd(e->builder, f->group, LLVMConstInt(e->i64, ((unsigned long long)1 << bits) - 1, false), "");
   f->group = LLVMBuildLShr(e->builder, f->group, sfi_i64(e, bits), "");
   LLVMValueRef row = group_size == 4 ? sfi_at(e, e->i8, x, position) : sfi_x_row_at(e, x, position);
-  row = opaque(e, row);
+  row = sfi_opaque(e, row); /* else the addition goes into all V multiply-adds, whose indexed addresses cost an operation each */
   LLVMValueRef w = sfi_splat(e, sfi_load_scalar(e, e->f32, value_end, sfi_i64(e, -left)));
   for (int32_t v = 0; v < columns->vectors; v++) {
     LLVMValueRef xv = sfi_load_vector(e, sfi_at(e, e->f32, row, sfi_i64(e, (int64_t)v * e->lanes)), columns->load_mask[v]);

@@ -202,7 +202,10 @@ static LLVMValueRef bitmap_step(sfi_emission *e, LLVMValueRef x, LLVMValueRef ba
                                 LLVMValueRef *cursor) {
   LLVMValueRef bits = sfi_load_scalar(e, e->i16, base, k), mask = LLVMBuildBitCast(e->builder, bits, LLVMVectorType(e->i1, 16), "");
   LLVMTypeRef type = e->vec, i16 = e->i16;
-  LLVMValueRef w = sfi_intrinsic(e, "llvm.masked.expandload", &type, 1, (LLVMValueRef[]){*cursor, mask, LLVMConstNull(e->vec)}, 3);
+  /* A whole load, then the expansion in the register: expanding from memory is microcoded on AMD. */
+  LLVMValueRef packed = sfi_opaque(e, sfi_load_vector(e, *cursor, NULL));
+  LLVMValueRef w =
+      sfi_intrinsic(e, "llvm.x86.avx512.mask.expand", &type, 1, (LLVMValueRef[]){packed, LLVMConstNull(e->vec), mask}, 3);
   LLVMValueRef count = LLVMBuildZExt(e->builder, sfi_intrinsic(e, "llvm.ctpop", &i16, 1, &bits, 1), e->i64, "");
   *cursor = sfi_at(e, e->f32, *cursor, count);
   return LLVMBuildSelect(e->builder, mask, sfi_fma(e, w, x_at(e, x, k), sum), sum, "");
