@@ -27,6 +27,10 @@ typedef struct sfi_located {
   int32_t panel;     /* buffer in PANEL, SFI_NO_BUFFER: none */
 } sfi_located;
 
+static inline bool sfi_low_in_panels_only(const sfi_located *value) {
+  return value->row.buffer == SFI_NO_BUFFER && value->panel != SFI_NO_BUFFER;
+}
+
 typedef struct sfi_lowering {
   sfi_pass_env *env;
   sfi_plan *plan;

@@ -19,10 +19,6 @@ static bool is_scalar(const sfi_lowering *l, sf_value v) {
   return sfi_is_static(l->graph, v);
 }
 
-static bool in_panels_only(const sfi_located *value) {
-  return value->row.buffer == SFI_NO_BUFFER && value->panel != SFI_NO_BUFFER;
-}
-
 /* Access of a panel space to an operand that stands on dimension `first` of `shape`. */
 static sfi_access panel_operand(sfi_lowering *l, sf_value operand, int32_t first, const sfi_shape *shape) {
   const sfi_located *value = &l->values[operand];
@@ -73,7 +69,7 @@ static void choose_space(sfi_lowering *l, map *m, sf_value v, const int32_t *fir
   int32_t n = 0;
   for (int32_t i = 0; i < node->n_inputs; i++) {
     const sfi_located *value = &l->values[node->inputs[i]];
-    m->panels = m->panels || (in_panels_only(value) && sfi_shape_equal(&value->shape, shape));
+    m->panels = m->panels || (sfi_low_in_panels_only(value) && sfi_shape_equal(&value->shape, shape));
   }
   if (m->panels) {
     sfi_low_panel_space(l, &m->kernel, shape);

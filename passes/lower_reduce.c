@@ -2,10 +2,6 @@
  * panels, where vectors run across columns. */
 #include "lower.h"
 
-static bool in_panels_only(const sfi_located *value) {
-  return value->row.buffer == SFI_NO_BUFFER && value->panel != SFI_NO_BUFFER;
-}
-
 static int32_t axis_of(const sfi_node *node, int32_t rank) {
   const int64_t axis = sfi_attr_int(node, SF_ATTR_AXIS);
   return (int32_t)(axis < 0 ? axis + rank : axis);
@@ -19,7 +15,7 @@ static void along_axis(sfi_lowering *l, sf_value v, int32_t axis, int32_t end, s
   const sfi_shape *shape = &from->shape;
   kernel->n_operands = 2;
   sfi_low_load(&kernel->pre, 1);
-  *panels = in_panels_only(from) && axis == shape->rank - 1;
+  *panels = sfi_low_in_panels_only(from) && axis == shape->rank - 1;
   if (*panels) {
     sfi_low_panel_space(l, kernel, shape);
     to->panel = sfi_low_temp(l, v, shape, true);
@@ -137,7 +133,7 @@ static void reduce(sfi_lowering *l, sf_value v, sf_op op, const bool *reduced, i
   kernel.reduce = op;
   kernel.n_operands = 2;
   sfi_low_load(&kernel.pre, 1);
-  if (in_panels_only(from) && n_reduced == 1 && reduced[from->shape.rank - 1])
+  if (sfi_low_in_panels_only(from) && n_reduced == 1 && reduced[from->shape.rank - 1])
     reduce_panels(l, v, from, &kernel);
   else
     reduce_rows(l, v, reduced, keepdims, &kernel);
