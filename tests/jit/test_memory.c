@@ -114,7 +114,7 @@ START_TEST(every_allocation) {
   /* A try compiles or at least links: the first allocations one by one, the later ones at growing steps. */
   for (int for_good = 0; for_good < 2; for_good++) {
     long step = 1;
-    for (long k = 1; try(s, k, for_good, &t, &want, folder); k += step) step = 1 + k / (s->cold ? 20 : 150);
+    for (long k = 1; try(s, k, for_good, &t, &want, folder); k += step) step = 1 + k / (s->cold ? 15 : 60);
   }
   tensors_free(&t);
   tensors_free(&want);
