@@ -67,7 +67,7 @@ static range of_x(const sfi_kernel *kernel, int64_t symbol) {
   int64_t columns = 0;
   add_dimension(&r, kernel->extent[0], access->stride[0], symbol);
   if (c->k_offset) {
-    int64_t furthest = 0;
+    int64_t furthest = -1; /* no k reads nothing */
     for (int64_t k = 0; k < c->depth.c[0]; k++) {
       furthest = sfi_max(furthest, c->k_offset[k]);
       if (c->k_offset[k] < 0) r.good = false;

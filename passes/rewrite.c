@@ -138,14 +138,14 @@ sf_value sfi_rewrite_add_static(sfi_rewrite *rewrite, const sfi_node *model, con
 }
 
 bool sfi_reshape_attr(const sfi_shape *from, const sfi_shape *to, int64_t *out_ints) {
-  bool inferred = false, empty = false;
+  bool inferred = false, empty = false; /* empty: an extent of 0 beside the inferred one */
   for (int32_t d = 0; d < to->rank; d++) {
-    empty = empty || sfi_is(to->dims[d], 0);
     if (sfi_is_const(to->dims[d]) && to->dims[d].c[0] != 0) {
       out_ints[d] = to->dims[d].c[0];
     } else if (d < from->rank && sfi_poly_equal(from->dims[d], to->dims[d])) {
       out_ints[d] = 0;
-    } else if (!inferred && !sfi_is_const(to->dims[d])) {
+      empty = empty || sfi_is(to->dims[d], 0);
+    } else if (!inferred) {
       out_ints[d] = -1;
       inferred = true;
     } else {

@@ -1,5 +1,6 @@
-/* The reference back end against tests/ref/vectors: every operation's graph, run in fp64 and in fp32, each output compared with what
- * NumPy computed. The vectors' files are read by the library's own reader; make_vectors.py writes them. */
+/* The reference back end, in fp64 and in fp32, and compiled programs against tests/ref/vectors: every operation's graph, each output
+ * compared with what NumPy computed. The vectors' files are read by the library's own reader; make_vectors.py writes them. */
+#include "bound.h"
 #include "compare.h"
 #include "context.h"
 #include "ref.h"
@@ -34,12 +35,19 @@ static sf_tensor tensor_of(const sfi_tensor_entry *entry) {
   return t;
 }
 
-static vectors open_vectors(const char *op) {
+/* False: this machine lacks the instruction set. */
+static bool open_vectors(const char *op, sf_isa isa, vectors *out) {
   char name[64], path[512];
   vectors v = {.symbol = 1};
   sfi_diag diag = {0};
   sf_error error;
-  ck_assert_int_eq(sf_context_create(NULL, &v.context), SF_OK);
+  sf_context_options options;
+  SF_INIT(&options);
+  options.isa = isa;
+  options.cache_dir = "";
+  sf_status created = sf_context_create(&options, &v.context);
+  if (created == SF_STATUS_UNSUPPORTED) return false;
+  ck_assert_int_eq(created, SF_OK);
   snprintf(path, sizeof path, VECTORS "/%s.sft", op);
   sf_status st = sf_graph_parse_file(v.context, path, &v.graph);
   sf_context_take_error(v.context, &error);
@@ -57,7 +65,8 @@ static vectors open_vectors(const char *op) {
       if (!sfi_is_const(node->shape.dims[d])) v.symbol = v.inputs[i].dims[d];
   }
   for (size_t i = 0; i < v.graph->n_outputs; i++) v.outputs[i] = tensor_of(find(&v, v.graph->outputs[i].name));
-  return v;
+  *out = v;
+  return true;
 }
 
 static void close_vectors(vectors *v) {
@@ -93,55 +102,117 @@ static int64_t depth_of(const vectors *v, const sfi_node *node, const sf_tensor 
   return sf_depth_of(node, operands, output);
 }
 
-static void check_operation(int id, sf_dtype precision) {
+/* The text of an operation that computes; NULL for a leaf. */
+static const char *operation(int id) {
   const sfi_op_info *info = sfi_op_of((sf_op)id);
-  if (!info || info->flags & SF_OPF_LEAF) return; /* a leaf computes nothing */
-  const char *op = info->text;
-  vectors v = open_vectors(op);
-  sfi_diag diag = {0};
-  sf_tensor *got = calloc(v.graph->n_outputs, sizeof *got);
-  ck_assert_ptr_nonnull(got);
-  ck_assert_uint_gt(v.graph->n_outputs, 0);
-  for (size_t i = 0; i < v.graph->n_outputs; i++) {
-    check_shape(&v, i);
-    got[i] = v.outputs[i];
-    got[i].dtype = precision;
+  return info && !(info->flags & SF_OPF_LEAF) ? info->text : NULL;
+}
+
+/* Poisoned tensors of the outputs' shapes. */
+static sf_tensor *make_results(const vectors *v, sf_dtype dtype) {
+  sf_tensor *results = calloc(v->graph->n_outputs, sizeof *results);
+  ck_assert_ptr_nonnull(results);
+  ck_assert_uint_gt(v->graph->n_outputs, 0);
+  for (size_t i = 0; i < v->graph->n_outputs; i++) {
     int64_t count = 1;
-    for (int32_t d = 0; d < got[i].rank; d++) count *= got[i].dims[d];
-    got[i].data = malloc((size_t)count * sizeof(double) + 1);
-    ck_assert_ptr_nonnull(got[i].data);
-    memset(got[i].data, 0xa5, (size_t)count * sizeof(double));
+    results[i] = v->outputs[i];
+    results[i].dtype = dtype;
+    for (int32_t d = 0; d < results[i].rank; d++) count *= results[i].dims[d];
+    size_t bytes = (size_t)count * sfi_dtype_of(dtype)->bytes + 1;
+    results[i].data = malloc(bytes);
+    ck_assert_ptr_nonnull(results[i].data);
+    memset(results[i].data, 0xa5, bytes);
   }
+  return results;
+}
+
+static void free_results(const vectors *v, sf_tensor *results) {
+  for (size_t i = 0; i < v->graph->n_outputs; i++) free(results[i].data);
+  free(results);
+}
+
+static void check_same(bool same, const vectors *v, size_t output, const sf_comparison *comparison, const char *how) {
+  char text[256];
+  sf_comparison_print(comparison, text, sizeof text);
+  ck_assert_msg(same, "%s %s, %s: %s", v->graph->name, v->graph->outputs[output].name, how, text);
+}
+
+static void check_reference(int id, sf_dtype precision) {
+  vectors v;
+  sfi_diag diag = {0};
+  if (!operation(id)) return;
+  ck_assert(open_vectors(operation(id), SF_ISA_REFERENCE, &v));
+  sf_tensor *got = make_results(&v, precision);
+  for (size_t i = 0; i < v.graph->n_outputs; i++) check_shape(&v, i);
   ck_assert_int_eq(sfi_ref_run(v.graph, &v.context->allocator, precision, v.symbol, v.inputs, got, &diag), SF_OK);
   for (size_t i = 0; i < v.graph->n_outputs; i++) {
     const sfi_node *node = &v.graph->nodes[v.graph->outputs[i].value];
     sf_comparison comparison;
-    char text[256];
     bool same = sf_compare(&got[i], &v.outputs[i], node->op, depth_of(&v, node, &got[i]), &comparison);
-    sf_comparison_print(&comparison, text, sizeof text);
-    ck_assert_msg(same, "%s %s in %s: %s", op, v.graph->outputs[i].name, sfi_dtype_of(precision)->text, text);
-    free(got[i].data);
+    check_same(same, &v, i, &comparison, sfi_dtype_of(precision)->text);
   }
-  free(got);
+  free_results(&v, got);
+  close_vectors(&v);
+}
+
+/* Each element within its own error bound of NumPy's. */
+static void check_compiled(int id, sf_isa isa, int32_t level) {
+  static const int64_t one_class[] = {4};
+  vectors v;
+  sf_program *program;
+  sf_error error = {0};
+  sf_compile_options options;
+  if (!operation(id) || !open_vectors(operation(id), isa, &v)) return;
+  SF_INIT(&options);
+  options.error = &error;
+  options.opt_level = level + 1;
+  options.classes = one_class;
+  options.n_classes = (int32_t)SFI_COUNT(one_class);
+  sf_tensor *got = make_results(&v, SF_F32), *want = make_results(&v, SF_F64), *bound = make_results(&v, SF_F64);
+  ck_assert(sf_bounded_run(v.graph, v.symbol, v.inputs, want, bound));
+  ck_assert_msg(sf_compile(v.context, v.graph, &options, &program, NULL) == SF_OK, "%s: %s", error.op, error.message);
+  ck_assert_int_eq(sf_run(program, (int32_t)v.graph->n_inputs, v.inputs, (int32_t)v.graph->n_outputs, got), SF_OK);
+  for (size_t i = 0; i < v.graph->n_outputs; i++) {
+    sf_comparison comparison;
+    bool same = sf_compare_bounded(&got[i], &v.outputs[i], &bound[i], &comparison);
+    check_same(same, &v, i, &comparison, "compiled");
+  }
+  free_results(&v, got);
+  free_results(&v, want);
+  free_results(&v, bound);
+  sf_program_release(program);
   close_vectors(&v);
 }
 
 START_TEST(agrees_in_f64) {
-  check_operation(_i, SF_F64);
+  check_reference(_i, SF_F64);
 }
 END_TEST
 
 START_TEST(agrees_in_f32) {
-  check_operation(_i, SF_F32);
+  check_reference(_i, SF_F32);
+}
+END_TEST
+
+START_TEST(agrees_compiled) {
+  static const sf_isa isas[] = {SF_ISA_REFERENCE, SF_ISA_AVX2, SF_ISA_AVX512, SF_ISA_NEON};
+  for (size_t k = 0; k < SFI_COUNT(isas); k++) check_compiled(_i, isas[k], 2);
+}
+END_TEST
+
+START_TEST(agrees_compiled_without_fusion) {
+  check_compiled(_i, SF_ISA_NATIVE, 0);
 }
 END_TEST
 
 int main(void) {
-  Suite *suite = suite_create("ref vectors");
+  Suite *suite = suite_create("vectors");
   TCase *tests = tcase_create("operations");
-  tcase_set_timeout(tests, 60);
+  tcase_set_timeout(tests, 300);
   tcase_add_loop_test(tests, agrees_in_f64, 0, sfi_op_count());
   tcase_add_loop_test(tests, agrees_in_f32, 0, sfi_op_count());
+  tcase_add_loop_test(tests, agrees_compiled, 0, sfi_op_count());
+  tcase_add_loop_test(tests, agrees_compiled_without_fusion, 0, sfi_op_count());
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
   srunner_run_all(runner, CK_NORMAL);
