@@ -12,7 +12,8 @@ typedef struct sfi_matrix {
   int64_t row_stride, column_stride; /* in elements */
 } sfi_matrix;
 
-/* Largest n:m kept by W: every aligned group of m has at most n nonzeros. n == m: nothing tighter. */
+/* Tightest n:m kept by W: every aligned group of m has at most n nonzeros, the last one, cut short, too; m is 2, 4, .. 32 and at most
+ * the extent. n == m: nothing tighter than dense. */
 typedef struct sfi_nm {
   int32_t n, m;
 } sfi_nm;
