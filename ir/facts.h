@@ -24,8 +24,8 @@ typedef struct sfi_facts {
   int64_t row_min, row_median, row_max; /* nonzeros a row */
   sfi_nm along_columns;                 /* groups of consecutive columns in a row; best density */
   sfi_nm along_rows;                    /* groups of consecutive rows in a column */
-  int32_t block_rows, block_columns;    /* the largest block (by area) all of whose aligned tiles are wholly zero or not and whose
-                                               nonzero tiles are at least 95 % full; 1 1: none */
+  int32_t block_rows, block_columns;    /* the largest block (by area; powers of two up to 64) of which some aligned tiles are
+                                           empty and the others together at least 95 % full; 1 1: none */
   sfi_digest pattern;                   /* of rows, columns and the bitmap of nonzeros, row-major */
 } sfi_facts;
 
