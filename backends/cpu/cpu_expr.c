@@ -51,6 +51,7 @@ static LLVMValueRef bound_mask(sfi_emission *e, int32_t operand, const sfi_point
 
 LLVMValueRef sfi_operand_load(sfi_emission *e, int32_t operand, const sfi_point *point) {
   const sfi_access *access = &e->kernel->operand[operand];
+  if (operand && operand == point->given_operand) return point->given;
   LLVMValueRef base = e->base[operand], first = sfi_access_index(e, access, point);
   if (!point->vector) return sfi_load_scalar(e, e->f32, base, first);
   sfi_poly stride = access->stride[point->vector_dim];

@@ -2,8 +2,7 @@
 #include "space.h"
 #include "contraction.h"
 
-/* First index of dimension d that does not exist: its extent, or in a panel what the last panel leaves. */
-static LLVMValueRef end_of(sfi_emission *e, const sfi_point *p, int32_t d) {
+LLVMValueRef sfi_dimension_end(sfi_emission *e, const sfi_point *p, int32_t d) {
   const sfi_ragged *r = &e->kernel->ragged;
   LLVMValueRef end = sfi_extent_value(e, e->kernel->extent[d]);
   if (!r->width || d != r->lane) return end;
@@ -11,8 +10,7 @@ static LLVMValueRef end_of(sfi_emission *e, const sfi_point *p, int32_t d) {
   return sfi_mini(e, end, LLVMBuildNSWSub(e->builder, sfi_poly_value(e, r->columns), before, ""));
 }
 
-/* Panels are written whole: lanes past the last column are computed from zeros. */
-static bool writes_panels(const sfi_emission *e) {
+bool sfi_writes_panels(const sfi_emission *e) {
   const sfi_kernel *k = e->kernel;
   return k->ragged.width && k->ragged.lane == k->rank - 1 && e->plan->buffers[k->operand[0].buffer].panel == k->ragged.width &&
          k->ragged.width % e->lanes == 0;
@@ -29,8 +27,8 @@ static void dimensions(sfi_emission *e, sfi_point *p, int32_t d, bool vector, in
     dimensions(e, p, d + 1, vector, skip, body);
     return;
   }
-  bool last = vector && d == k->rank - 1, whole = last && writes_panels(e);
-  LLVMValueRef end = whole ? sfi_i64(e, k->ragged.width) : end_of(e, p, d), zero = sfi_i64(e, 0);
+  bool last = vector && d == k->rank - 1, whole = last && sfi_writes_panels(e);
+  LLVMValueRef end = whole ? sfi_i64(e, k->ragged.width) : sfi_dimension_end(e, p, d), zero = sfi_i64(e, 0);
   sfi_loop loop;
   if (!last) {
     sfi_loop_begin(e, &loop, zero, end, sfi_i64(e, 1), NULL, 0);
@@ -60,21 +58,27 @@ static void dimensions(sfi_emission *e, sfi_point *p, int32_t d, bool vector, in
   sfi_if_end(e, &tail, NULL, NULL, NULL, 0);
 }
 
+void sfi_tile_indices(sfi_emission *e, sfi_point *p, LLVMValueRef tile) {
+  const sfi_kernel *k = e->kernel;
+  LLVMValueRef rest = tile;
+  for (int32_t d = k->tile_dims - 1; d >= 0; d--) {
+    LLVMValueRef extent = sfi_extent_value(e, k->extent[d]);
+    p->index[d] = d ? LLVMBuildURem(e->builder, rest, extent, "") : rest;
+    rest = d ? LLVMBuildUDiv(e->builder, rest, extent, "") : rest;
+  }
+}
+
 void sfi_space_walk(sfi_emission *e, bool vector, int32_t skip, sfi_point_fn body) {
   const sfi_kernel *k = e->kernel;
   sfi_point p = {.rank = k->rank, .vector = vector && k->rank > 0, .vector_dim = k->rank - 1};
   sfi_loop tile;
   sfi_loop_begin(e, &tile, e->tile_begin, e->tile_end, sfi_i64(e, 1), NULL, 0);
-  LLVMValueRef rest = tile.index;
-  for (int32_t d = k->tile_dims - 1; d >= 0; d--) {
-    LLVMValueRef extent = sfi_extent_value(e, k->extent[d]);
-    p.index[d] = d ? LLVMBuildURem(e->builder, rest, extent, "") : rest;
-    rest = d ? LLVMBuildUDiv(e->builder, rest, extent, "") : rest;
-  }
+  sfi_tile_indices(e, &p, tile.index);
   sfi_if inside;
   bool guarded = k->ragged.width && k->ragged.lane < k->tile_dims;
   if (guarded)
-    sfi_if_begin(e, &inside, LLVMBuildICmp(e->builder, LLVMIntSLT, p.index[k->ragged.lane], end_of(e, &p, k->ragged.lane), ""));
+    sfi_if_begin(e, &inside,
+                 LLVMBuildICmp(e->builder, LLVMIntSLT, p.index[k->ragged.lane], sfi_dimension_end(e, &p, k->ragged.lane), ""));
   dimensions(e, &p, k->tile_dims, vector && k->rank > 0, skip, body);
   if (guarded) sfi_if_end(e, &inside, NULL, NULL, NULL, 0);
   sfi_loop_end(e, &tile, NULL);

@@ -89,6 +89,8 @@ typedef struct sfi_point {
   bool compressed;         /* the mask's lanes, packed together, are consecutive points from index[] on (convolution rows) */
   LLVMValueRef lane_index; /* NULL: lanes are consecutive from index[vector_dim] on; else i64 index of each lane, added to it */
   LLVMValueRef mask;       /* lanes that exist; NULL: all */
+  int32_t given_operand;   /* 0: none; else loads of this operand are `given` */
+  LLVMValueRef given;
 } sfi_point;
 
 LLVMValueRef sfi_operand_load(sfi_emission *e, int32_t operand, const sfi_point *point);

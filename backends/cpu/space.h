@@ -11,6 +11,13 @@ typedef void (*sfi_point_fn)(sfi_emission *e, const sfi_point *point);
  * each way of masking. */
 void sfi_space_walk(sfi_emission *e, bool vector, int32_t skip, sfi_point_fn body);
 
+/* The parts of it, for kernels that walk in an order of their own. Indices of the tile dimensions from a tile's number: */
+void sfi_tile_indices(sfi_emission *e, sfi_point *point, LLVMValueRef tile);
+/* First index of dimension d that does not exist: its extent, or in a panel what the last panel leaves. */
+LLVMValueRef sfi_dimension_end(sfi_emission *e, const sfi_point *point, int32_t d);
+/* Does the kernel write PANEL along its last dimension? Panels are written whole: lanes past the last column are computed from zeros. */
+bool sfi_writes_panels(const sfi_emission *e);
+
 /* Loops over `dims` dimensions [first, first + dims) of extents `extent` inside a body, carrying values: `next` is written from
  * `carried` by step at each point. The last of them runs in vectors where `vector_last`: then lanes past its end are masked in
  * point->mask. Carried values end in `carried`. */
