@@ -290,24 +290,36 @@ static uint8_t describe(float value) {
                    (value != 0 && !isnan(value) ? SFI_SLOT_DIVIDES : 0));
 }
 
-static void describe_static(sfi_channels *channels, sfi_channel_tensor *tensor, const sfi_node *leaf) {
-  const float *data = leaf->data;
-  int64_t count = (int64_t)(leaf->bytes / sizeof(float)), inner = 1;
-  tensor->flags = STATIC_FLAGS;
-  for (int64_t i = 0; i < count; i++) tensor->flags &= describe(data[i]);
-  for (int32_t d = leaf->shape.rank - 1; d >= 0; d--) {
-    int64_t extent = leaf->shape.dims[d].c[0];
-    if (tensor->first[d] >= 0) {
-      uint8_t *flags = &channels->flags[tensor->first[d]];
-      memset(flags, STATIC_FLAGS, (size_t)extent);
-      for (int64_t i = 0; i < count; i++) flags[i / inner % extent] &= describe(data[i]);
-    }
-    inner *= extent;
+/* Meets the elements of dimensions d and after that stay. `slots`: those of the indices in the dimensions before. */
+static const float *describe_from(sfi_channels *channels, sfi_channel_tensor *tensor, const sfi_shape *shape, int32_t d,
+                                  const float *data, bool stays, int32_t slots[SF_MAX_RANK]) {
+  if (d == shape->rank) {
+    uint8_t lost = stays ? (uint8_t)(STATIC_FLAGS & ~describe(*data)) : 0;
+    tensor->flags &= (uint8_t)~lost;
+    for (int32_t e = 0; e < d; e++)
+      if (slots[e] >= 0) channels->flags[slots[e]] &= (uint8_t)~lost;
+    return data + 1;
   }
+  for (int64_t i = 0; i < shape->dims[d].c[0]; i++) {
+    slots[d] = tensor->first[d] < 0 ? -1 : tensor->first[d] + (int32_t)i;
+    bool stays_here = stays && (slots[d] < 0 || !sfi_channel_removed(channels, slots[d]));
+    data = describe_from(channels, tensor, shape, d + 1, data, stays_here, slots);
+  }
+  return data;
+}
+
+static void describe_static(sfi_channels *channels, sfi_channel_tensor *tensor, const sfi_node *leaf) {
+  const sfi_shape *shape = &leaf->shape;
+  int32_t slots[SF_MAX_RANK];
+  tensor->flags = STATIC_FLAGS;
+  for (int32_t d = 0; d < shape->rank; d++)
+    for (int64_t i = 0; tensor->first[d] >= 0 && i < shape->dims[d].c[0]; i++)
+      channels->flags[tensor->first[d] + i] |= STATIC_FLAGS;
+  describe_from(channels, tensor, shape, 0, leaf->data, true, slots);
 }
 
 /* Weights of contractions are looked at by their matrix instead. */
-static void describe_operands(sfi_channels *channels, sf_value value) {
+void sfi_channels_describe(sfi_channels *channels, sf_value value) {
   const sfi_node *node = &channels->graph->nodes[value];
   sfi_channel_link inner;
   bool contraction = sfi_channel_inner_link(channels->graph, value, &inner);
@@ -341,7 +353,6 @@ bool sfi_channels_init(sfi_channels *channels, const sf_graph *graph, const sf_a
   channels->flags = sfi_calloc(allocator, channels->n_slots, 1);
   if (!channels->parent || !channels->flags) return false;
   for (size_t i = 0; i < channels->n_slots; i++) channels->parent[i] = (int32_t)i;
-  for (size_t v = 0; v < n; v++) describe_operands(channels, (sf_value)v); /* sets whole bytes, so it comes before pins */
   for (size_t v = 0; v < n; v++) unite_and_pin(channels, (sf_value)v);
   for (size_t i = 0; i < graph->n_outputs; i++) {
     sf_value v = graph->outputs[i].value;

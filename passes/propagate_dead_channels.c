@@ -109,8 +109,8 @@ static bool row_removed(const propagation *p, const contraction *c, int64_t r) {
   return c->rows >= 0 && sfi_channel_removed(&p->channels, c->rows + (int32_t)r);
 }
 
-/* Reads the weight: which inner indices do the rows that stay need, and, at the first time, which rows give 0? */
-static void read_weight(propagation *p, const contraction *c, bool first) {
+/* Reads the weight: which inner indices do the rows that stay need, and, where asked, which of them give 0? */
+static void read_weight(propagation *p, const contraction *c, bool zeros) {
   uint8_t *flags = p->channels.flags;
   for (int64_t k = 0; c->columns >= 0 && k < c->inner.count; k++) flags[c->columns + k] &= (uint8_t)~SFI_SLOT_LIVE;
   for (int64_t r = 0; r < c->matrix.rows; r++) {
@@ -124,7 +124,7 @@ static void read_weight(propagation *p, const contraction *c, bool first) {
       if (c->columns >= 0) flags[c->columns + k / c->taps] |= SFI_SLOT_LIVE;
     }
     bool no_bias = !c->bias || (c->bias->first[0] >= 0 ? flags[c->bias->first[0] + r] : c->bias->flags) & SFI_SLOT_ZERO;
-    if (first && zero && no_bias && c->rows >= 0) flags[c->rows + r] |= SFI_SLOT_ZERO;
+    if (zeros && zero && no_bias && c->rows >= 0) flags[c->rows + r] |= SFI_SLOT_ZERO;
   }
 }
 
@@ -142,6 +142,7 @@ static bool reduces_something(const sf_graph *graph, const sfi_node *node) {
 static void find_zeros(propagation *p, sf_value value) {
   const sfi_node *node = &p->channels.graph->nodes[value];
   contraction c;
+  sfi_channels_describe(&p->channels, value);
   switch (node->op) {
   case SF_OP_MATMUL:
   case SF_OP_CONV2D:
@@ -218,7 +219,8 @@ static bool remove_channels(propagation *p) {
   bool any = false;
   for (size_t i = 0; i < channels->n_slots; i++) channels->flags[i] &= (uint8_t)~SFI_CLASS_NEEDED;
   for (size_t v = 0; v < graph->n_nodes; v++) mark_needed(p, (sf_value)v);
-  for (size_t v = 0; v < graph->n_nodes; v++)
+  /* Consumers first: what a slice keeps is kept of its operand, which then needs no index of its own. */
+  for (size_t v = graph->n_nodes; v-- > 0;)
     for (int32_t k = -1; k < graph->nodes[v].n_inputs; k++)
       keep_one(p, sfi_channel_tensor_of(channels, (sf_value)v, k),
                &graph->nodes[k < 0 ? (sf_value)v : graph->nodes[v].inputs[k]].shape);
@@ -228,6 +230,13 @@ static bool remove_channels(propagation *p) {
     channels->flags[i] |= SFI_CLASS_REMOVED;
     any = true;
   }
+  return any;
+}
+
+/* The same until nothing changes; false where nothing did. */
+static bool remove_all(propagation *p) {
+  bool any = false;
+  while (remove_channels(p)) any = true;
   return any;
 }
 
@@ -340,10 +349,11 @@ sf_status sfi_propagate_dead_channels(sfi_pass_env *env, const sf_graph *graph, 
     status = sfi_fail_memory(env->diag);
     goto done;
   }
-  memset(p.removed_rows, 0, rows_bytes); /* none is removed when find_zeros reads the weights */
-  for (size_t v = 0; v < graph->n_nodes; v++) find_zeros(&p, (sf_value)v);
-  while (remove_channels(&p)) {
-  }
+  memset(p.removed_rows, 0, rows_bytes);
+  /* What is left of a static tensor may be all zeros where the whole was not, so the zeros are found again. */
+  do {
+    for (size_t v = 0; v < graph->n_nodes; v++) find_zeros(&p, (sf_value)v);
+  } while (remove_all(&p));
   if (!sfi_rewrite_begin(&rewrite, env, graph)) {
     status = SF_STATUS_OUT_OF_MEMORY;
     goto done;
