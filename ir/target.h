@@ -14,9 +14,9 @@ typedef struct sfi_target {
   int32_t registers;    /* vector registers */
   bool masks;           /* predicate registers: masked load, store, expand and compress are single instructions */
   /* Measured or assumed; prices candidates. Per core where it is a rate. */
-  double peak_gflops; /* fp32 multiply and add */
-  double memory_gbps;
-  int64_t l1_bytes, l2_bytes;
+  double peak_gflops;                   /* fp32 multiply and add */
+  double l2_gbps, l3_gbps, memory_gbps; /* reading, by where the data lies */
+  int64_t l1_bytes, l2_bytes, l3_bytes;
 } sfi_target;
 
 /* The row of targets.def for `isa`; NULL for SF_ISA_NATIVE. */

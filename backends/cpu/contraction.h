@@ -51,6 +51,8 @@ float sfi_weight_at(const sfi_contract *c, int64_t r, int64_t k);
 
 /* Microseconds of `cycles` on one core of the target. */
 double sfi_cycles_us(const sfi_target *target, double cycles);
+/* Microseconds to read `bytes` once on one core, from the smallest cache that can hold them. */
+double sfi_read_us(const sfi_target *target, double bytes);
 /* Columns of all t at `symbol`, each t rounded up to whole register tiles. For costs. */
 double sfi_total_columns(const sfi_kernel *kernel, const sfi_target *target, int64_t symbol);
 

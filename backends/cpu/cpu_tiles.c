@@ -207,6 +207,13 @@ double sfi_cycles_us(const sfi_target *target, double cycles) {
   return cycles / (ghz * 1e3);
 }
 
+double sfi_read_us(const sfi_target *target, double bytes) {
+  double gbps = bytes < (double)target->l2_bytes / 2   ? target->l2_gbps
+                : bytes < (double)target->l3_bytes / 2 ? target->l3_gbps
+                                                       : target->memory_gbps;
+  return bytes / (gbps * 1e3);
+}
+
 double sfi_total_columns(const sfi_kernel *k, const sfi_target *target, int64_t symbol) {
   int64_t t = 0, j = 0;
   sfi_extent_eval(k->extent[0], symbol, &t);

@@ -38,11 +38,9 @@ sfi_refusal sfi_gemv_csr_accept(sfi_kernel *k, const sfi_plan *plan) {
   return accept(k, plan, sfi_density(k->contract.facts) * (double)k->contract.matrix.columns * 8);
 }
 
-/* The slower of reading `bytes` (L2 at 40 bytes a cycle while they fit, else memory) and of executing. */
+/* The slower of reading `bytes` and of executing. */
 static double cost(const sfi_plan *plan, double bytes, double cycles) {
-  double us = sfi_cycles_us(plan->target, cycles);
-  double read =
-      bytes < (double)plan->target->l2_bytes ? sfi_cycles_us(plan->target, bytes / 40) : bytes / (plan->target->memory_gbps * 1e3);
+  double us = sfi_cycles_us(plan->target, cycles), read = sfi_read_us(plan->target, bytes);
   return us > read ? us : read;
 }
 double sfi_gemv_dense_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {

@@ -41,9 +41,7 @@ double sfi_gemv_window_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t s
   double density = sfi_density(k->contract.facts), nonzeros = (double)k->contract.facts->nonzeros;
   double slots = nonzeros / L / occupancy(density), bytes = slots * (L * 5 + 4);
   double panels = (double)sfi_ceil_div(k->contract.rows, L);
-  double us = sfi_cycles_us(plan->target, slots * 2.6 + panels * 30);
-  double read =
-      bytes < (double)plan->target->l2_bytes ? sfi_cycles_us(plan->target, bytes / 40) : bytes / (plan->target->memory_gbps * 1e3);
+  double us = sfi_cycles_us(plan->target, slots * 3.4 + panels * 30), read = sfi_read_us(plan->target, bytes);
   return us > read ? us : read;
 }
 
