@@ -5,42 +5,31 @@
 
 enum { WIDTH = 110, INDENT = 6 };
 
-/* Phrases separated by "; ", wrapped between them. */
-typedef struct paragraph {
-  sfi_text *out;
-  size_t line; /* where the current line began in `out` */
-  bool empty;
-} paragraph;
-
-static paragraph paragraph_begin(sfi_text *out, const char *label) {
-  paragraph p = {out, out->length, true};
-  sfi_text_printf(out, "%*s%s: ", INDENT, "", label);
-  return p;
-}
-
-static void paragraph_add(paragraph *p, const char *phrase, size_t length) {
-  if (!p->empty) {
-    sfi_text_add(p->out, ";", 1);
-    if (p->out->length - p->line + 1 + length > WIDTH) {
-      sfi_text_add(p->out, "\n", 1);
-      p->line = p->out->length;
-      sfi_text_printf(p->out, "%*s", INDENT + 1, "");
+/* "label: " and a text of phrases, with a line broken after a separator where the next phrase would not fit. */
+static void print_wrapped(sfi_text *out, const char *label, const char *text, const char *separator) {
+  size_t line = out->length;
+  sfi_text_printf(out, "%*s%s:", INDENT, "", label);
+  while (*text) {
+    const char *end = strstr(text, separator);
+    size_t length = end ? (size_t)(end - text) + 1 : strlen(text); /* with the separator's mark, without its space */
+    if (out->length - line + 1 + length > WIDTH) {
+      sfi_text_add(out, "\n", 1);
+      line = out->length;
+      sfi_text_printf(out, "%*s", INDENT + 1, "");
     }
-    sfi_text_add(p->out, " ", 1);
-  }
-  sfi_text_add(p->out, phrase, length);
-  p->empty = false;
-}
-
-static void print_choice(sfi_text *out, const char *choice) {
-  paragraph p = paragraph_begin(out, "choice");
-  while (*choice) {
-    const char *end = strstr(choice, "; ");
-    size_t length = end ? (size_t)(end - choice) : strlen(choice);
-    paragraph_add(&p, choice, length);
-    choice += length + (end ? 2 : 0);
+    sfi_text_add(out, " ", 1);
+    sfi_text_add(out, text, length);
+    text += length + (end ? 1 : 0);
   }
   sfi_text_add(out, "\n", 1);
+}
+
+static void print_facts(sfi_text *out, const sfi_facts *facts) {
+  sfi_text text = {.allocator = out->allocator};
+  sfi_facts_print(&text, facts);
+  print_wrapped(out, "weight", text.data ? text.data : "", ", ");
+  out->failed = out->failed || text.failed;
+  sfi_text_deinit(&text);
 }
 
 static void print_bytes(sfi_text *out, uint64_t bytes) {
@@ -50,6 +39,14 @@ static void print_bytes(sfi_text *out, uint64_t bytes) {
     sfi_text_printf(out, "%.1f KB", (double)bytes / 1024);
   } else {
     sfi_text_printf(out, "%.1f MB", (double)bytes / 1048576);
+  }
+}
+
+static void print_us(sfi_text *out, double us) {
+  if (us < 1000) {
+    sfi_text_printf(out, "%.3g us", us);
+  } else {
+    sfi_text_printf(out, "%.0f us", us);
   }
 }
 
@@ -78,26 +75,27 @@ static void print_space(sfi_text *out, const sfi_kernel *kernel, const char *sym
 
 static void print_kernel(sfi_text *out, const sf_program *program, const sfi_kernel *kernel, const sfi_loaded *loaded) {
   sfi_text_printf(out, "  %-50.50s %s", kernel->name, kernel->emitter ? kernel->emitter->name : "reference back end");
-  if (kernel->emitter) sfi_text_printf(out, ", predicted %.3g us", kernel->predicted_us);
+  if (kernel->emitter) {
+    sfi_text_printf(out, ", predicted ");
+    print_us(out, kernel->predicted_us);
+  }
   sfi_text_printf(out, "\n");
   if (!loaded->fn) return;
   print_space(out, kernel, program->graph->symbol);
   if (kernel->anchor == SFI_ANCHOR_CONTRACT && kernel->contract.facts) {
-    sfi_text_printf(out, "%*sweight: ", INDENT, "");
-    sfi_facts_print(out, kernel->contract.facts);
-    sfi_text_printf(out, "\n");
+    print_facts(out, kernel->contract.facts);
   }
   sfi_text_printf(out, "%*scode: ", INDENT, "");
   print_bytes(out, loaded->code->code_bytes);
   sfi_text_printf(out, " %s", origin_text(loaded->code_origin, true));
-  if (loaded->reason[0]) sfi_text_printf(out, " (%.70s)", loaded->reason);
   if (loaded->packed) {
     sfi_text_printf(out, ", weight ");
     print_bytes(out, loaded->packed->packed.size);
     sfi_text_printf(out, " %s", origin_text(loaded->packed_origin, false));
   }
   sfi_text_printf(out, "\n");
-  if (kernel->choice) print_choice(out, kernel->choice);
+  if (loaded->reason[0]) print_wrapped(out, "missed", loaded->reason, ", ");
+  if (kernel->choice) print_wrapped(out, "choice", kernel->choice, "; ");
 }
 
 static bool print_class(sfi_text *out, const sf_program *program, const sfi_class *class) {

@@ -141,7 +141,7 @@ typedef struct sfi_unit {
   size_t key_size;
   sfi_digest digest;
   sfi_origin origin;
-  char reason[128];   /* why it was not in the cache */
+  char reason[128];   /* why it was not in the cache; "": plainly missing */
   sfi_shared *shared; /* NULL with SF_COMPILE_CACHE_ONLY */
   size_t bytes;
   sfi_diag diag;
@@ -179,7 +179,7 @@ typedef struct sfi_loaded {
   sf_kernel_fn fn; /* NULL: a node, run by the reference back end */
   sfi_shared *code, *packed;
   sfi_origin code_origin, packed_origin;
-  const char *reason; /* why the code was made; "" where it was not */
+  const char *reason; /* why the code was made; "": it was not, or was plainly missing */
 } sfi_loaded;
 
 typedef struct sfi_class {

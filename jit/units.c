@@ -193,10 +193,9 @@ static void obtain(void *argument, int64_t i) {
   const obtaining *o = argument;
   sfi_unit *unit = &o->units->units[o->missing[i]];
   if (from_cache(o->units, unit)) return;
-  if (!unit->reason[0]) snprintf(unit->reason, sizeof unit->reason, "not in the cache");
   if ((o->units->settings->flags & SF_COMPILE_FREEZE) && unit->kind == SFI_ENTRY_OBJECT) {
     sfi_fail(&unit->diag, SF_STATUS_WOULD_COMPILE, NULL, unit->kernel->name, "kernel %s of '%s' would be compiled: %s",
-             unit->kernel->name, unit->plan->graph->name, unit->reason);
+             unit->kernel->name, unit->plan->graph->name, unit->reason[0] ? unit->reason : "not in the cache");
     return;
   }
   make(o->units, unit);
