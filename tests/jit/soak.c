@@ -1,11 +1,13 @@
 /* Random graphs, compiled and run, against the reference within error bounds:
  *   soak [--graphs N] [--seed S] [--isa native|reference|avx2|avx512|neon] [--operations N]
  * Graph i has the seed S + i and is run at several extents of the symbolic dimension, on one piece a kernel and on several taken in
- * reverse, which must agree bit for bit; every third graph is compiled without fusion too. Outputs start poisoned, with guards behind
+ * reverse, which must agree bit for bit; a third of the graphs is compiled without fusion too, a third with one emitter for all
+ * contractions. Outputs start poisoned, with guards behind
  * them, and inputs must come back untouched. A failure prints the seed and the shortest graph of that seed that still fails.
  * Exit: 0 all agree, 1 not, 77 the machine lacks the instruction set. */
 #include "bound.h"
 #include "compare.h"
+#include "jit.h"
 #include "passes.h"
 #include "random_graph.h"
 #include "target.h"
@@ -123,16 +125,34 @@ static bool close_to_reference(soak *s, const ports *p, const sf_tensor *outputs
 
 /* ---- one graph ----------------------------------------------------------------------------------------------------- */
 
-static bool compile(soak *s, sf_context *context, const sf_graph *graph, int32_t level, const char *how, sf_program **out_program) {
+/* emitter: NULL, or the only one of contractions to use. */
+static bool compile(soak *s, sf_context *context, const sf_graph *graph, int32_t level, const char *emitter, const char *how,
+                    sf_program **out_program) {
   sf_compile_options options;
   SF_INIT(&options);
   options.opt_level = level + 1;
+  options.emitter = emitter;
   sf_compile_stats stats;
   SF_INIT(&stats);
   sf_status st = sf_compile(context, graph, &options, out_program, &stats);
   s->kernels += stats.kernels;
   s->compiled += stats.compiled;
+  if (emitter && st == SF_STATUS_UNSUPPORTED) { /* it cannot take some contraction of the graph */
+    sf_error refused;
+    sf_context_take_error(context, &refused);
+    return true;
+  }
   return st == SF_OK || failed_call(s, context, how, st);
+}
+
+/* One of the emitters of contractions; NULL on the reference. */
+static const char *some_emitter(const soak *s, uint64_t seed) {
+  const sfi_backend *backend = sfi_backend_of(&s->whole->target);
+  for (size_t i = 0; backend && i < backend->n_emitters; i++) {
+    const sfi_emitter *emitter = backend->emitters[(seed + i) % backend->n_emitters];
+    if (emitter->anchor == SFI_ANCHOR_CONTRACT) return emitter->name;
+  }
+  return NULL;
 }
 
 static bool check_extent(soak *s, const sf_graph *graph, sf_program *const programs[3], uint64_t seed, int64_t symbol) {
@@ -146,7 +166,7 @@ static bool check_extent(soak *s, const sf_graph *graph, sf_program *const progr
       good = failed(s, "output %d: differs between one piece and several", i);
   if (programs[2]) {
     for (int32_t i = 0; i < p.given.n_outputs; i++) memset(p.again[i].data, 0xa5, bytes_of(&p.again[i], sizeof(float)));
-    good = good && run(s, s->whole, programs[2], &p, p.again, "unfused") && close_to_reference(s, &p, p.again, "unfused");
+    good = good && run(s, s->whole, programs[2], &p, p.again, "otherwise") && close_to_reference(s, &p, p.again, "otherwise");
   }
   if (!good) {
     size_t length = strlen(s->failure);
@@ -171,9 +191,11 @@ static sf_graph *graph_of(const soak *s, uint64_t seed, int32_t operations) {
 static bool check_built(soak *s, const sf_graph *graph, uint64_t seed) {
   static const int64_t extents[] = {1, 2, 3, 15, 16, 17, 33};
   sf_program *programs[3] = {NULL};
-  bool good =
-      compile(s, s->whole, graph, 2, "compile", &programs[0]) && compile(s, s->pieces, graph, 2, "compile in pieces", &programs[1]);
-  if (seed % 3 == 0) good = good && compile(s, s->whole, graph, (int32_t)(seed / 3 % 2), "compile unfused", &programs[2]);
+  bool good = compile(s, s->whole, graph, 2, NULL, "compile", &programs[0]) &&
+              compile(s, s->pieces, graph, 2, NULL, "compile in pieces", &programs[1]);
+  if (seed % 3 == 0) good = good && compile(s, s->whole, graph, (int32_t)(seed / 3 % 2), NULL, "compile otherwise", &programs[2]);
+  const char *emitter = some_emitter(s, seed / 3);
+  if (seed % 3 == 1 && emitter) good = good && compile(s, s->whole, graph, 2, emitter, "compile otherwise", &programs[2]);
   if (is_symbolic(graph)) {
     /* 1 and 17 meet two of the classes always; the others take turns. */
     good = good && check_extent(s, graph, programs, seed, 1) && check_extent(s, graph, programs, seed, 17);
