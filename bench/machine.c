@@ -81,9 +81,9 @@ void bench_machine_look(bench_machine *m) {
 
 typedef float wide __attribute__((vector_size(64), aligned(4)));
 
-static float sum_of(wide v) {
+static float sum_of(const wide *v) {
   float lanes[16], sum = 0;
-  memcpy(lanes, &v, sizeof lanes);
+  memcpy(lanes, v, sizeof lanes);
   for (int l = 0; l < 16; l++) sum += lanes[l];
   return sum;
 }
@@ -106,7 +106,7 @@ static float multiply_add(int64_t rounds) {
 #undef START
 #undef STEP
 #undef ADD
-  return sum_of(sum);
+  return sum_of(&sum);
 }
 
 static float add_up(const float *x, int64_t n) {
@@ -122,7 +122,7 @@ static float add_up(const float *x, int64_t n) {
 #undef START
 #undef STEP
 #undef ADD
-  return sum_of(sum);
+  return sum_of(&sum);
 }
 
 void bench_machine_measure(bench_machine *m, int threads) {
@@ -182,24 +182,27 @@ bench_floor bench_floor_of(const bench_machine *m, const bench_problem *p) {
 
 /* ---- the environment ---------------------------------------------------------------------------------------------- */
 
-/* Libraries read these when they are loaded, some before main: hence a new start. What the user has set stays. */
+/* Libraries read these when they are loaded, some before main: hence a new start. What was set before is overruled, so that one machine's
+ * figures are those of another user on it. */
 void bench_environment(char **argv, int threads) {
   static const char mark[] = "SF_BENCH_STARTED";
-  char number[16];
+  static const char *const settings[][2] = {{"OMP_DYNAMIC", "false"},
+                                            {"OMP_PROC_BIND", "true"},
+                                            {"OMP_PLACES", "cores"},
+                                            {"MKL_DYNAMIC", "FALSE"},
+                                            {"ONEDNN_VERBOSE", "none"}}; /* it would write between our lines */
+  static const char *const numbers[] = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"};
+  char number[16], flags[4096];
   if (getenv(mark)) return;
   setenv(mark, "1", 1);
   snprintf(number, sizeof number, "%d", threads);
-  setenv("OMP_NUM_THREADS", number, 0);
-  setenv("OMP_DYNAMIC", "false", 0);
-  setenv("OMP_PROC_BIND", "true", 0);
-  setenv("OMP_PLACES", "cores", 0);
-  setenv("OPENBLAS_NUM_THREADS", number, 0);
-  setenv("MKL_NUM_THREADS", number, 0);
-  setenv("MKL_DYNAMIC", "FALSE", 0);
-  char flags[4096];
+  for (size_t i = 0; i < sizeof settings / sizeof *settings; i++) setenv(settings[i][0], settings[i][1], 1);
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) setenv(numbers[i], number, 1);
   /* OpenBLAS 0.3.21 takes unknown AVX-512 machines for Haswells, at half the speed. */
+  unsetenv("OPENBLAS_CORETYPE");
+  unsetenv("OPENBLAS_L2_SIZE");
   if (cpuinfo("flags", flags, sizeof flags) && strstr(flags, " avx512f ") && strstr(flags, " avx512vl "))
-    setenv("OPENBLAS_CORETYPE", "SkylakeX", 0);
+    setenv("OPENBLAS_CORETYPE", "SkylakeX", 1);
   cpu_set_t all, pinned;
   CPU_ZERO(&pinned);
   if (sched_getaffinity(0, sizeof all, &all) == 0) {

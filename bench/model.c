@@ -3,6 +3,7 @@
 #include "bench.h"
 #include "jit.h"
 
+#include <ftw.h>
 #include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -211,18 +212,9 @@ static sf_status measure(model *m, sf_error *error) {
   return status;
 }
 
-/* The cache's folder holds files and folders of files. */
-static void remove_folder(const char *folder) {
-  sf_context_options o;
-  sf_context *context;
-  sf_cache_stats stats;
-  SF_INIT(&o);
-  SF_INIT(&stats);
-  o.cache_dir = folder;
-  if (sf_context_create(&o, &context) == SF_OK) {
-    sf_cache_prune(context, 0, &stats);
-    sf_context_release(context);
-  }
+static int remove_one(const char *path, const struct stat *status, int type, struct FTW *walk) {
+  (void)status, (void)type, (void)walk;
+  return remove(path);
 }
 
 int bench_model(const bench_model_options *options) {
@@ -242,7 +234,7 @@ int bench_model(const bench_model_options *options) {
   close_version(&m.sparse);
   close_version(&m.dense);
   close_version(&m.reference);
-  remove_folder(m.cache);
+  nftw(m.cache, remove_one, 8, FTW_DEPTH | FTW_PHYS);
   if (status == SF_OK && !(m.error <= BENCH_MAX_ERROR))
     fprintf(stderr, "sf-bench: %s: wrong results, error %g\n", options->file, m.error);
   return status == SF_OK && m.error <= BENCH_MAX_ERROR ? TOOL_OK : TOOL_FAILED;
