@@ -4,6 +4,7 @@
  *   backward, a channel that only meets columns of zeros is not needed by anybody; the row that makes it goes, and with it possibly the
  *   last use of a channel further up.
  * Both are repeated until nothing changes. Weights, biases and per-channel constants are then cut to the channels that stay.
+ * (Not seen: where a reshape ties dimensions together and one of them shrinks to 1, the others come free. A second run would see it.)
  *
  * Needs a verified graph without dead values. Preserves results exactly but for the order of sums: a zero of a weight is absent, so a
  * column of zeros takes nothing from Inf or NaN, and a zero channel is passed on only where nothing that is not known could make it

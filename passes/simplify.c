@@ -1,7 +1,7 @@
 /* Algebra: each node of the new graph is matched against the rules of simplify_rules.def until none applies.
  * Needs a verified graph; better after fold_batch_norm, which sees a batch_norm whole.
- * Preserves every value bit for bit, -0 and the places of NaN and Inf included, but for two rules that say otherwise: the sign of a zero
- * sum is not defined (it depends on where a sum starts), and static batch_norm is rounded differently.
+ * Preserves every value bit for bit, -0 and the places of NaN and Inf included, but for two things that rules below say: the sign of a
+ * sum or average that is 0 is not defined (it depends on where a sum starts), and static batch_norm is rounded differently.
  * A rule looks at operands only, which are simplified already, so one sweep reaches the fixed point. */
 #include "channel_affine.h"
 #include "rewrite.h"
@@ -152,7 +152,7 @@ static sf_value conv2d_without_bias(sfi_rewrite *rewrite, const sfi_node *node) 
   return make(rewrite, node, SF_OP_CONV2D, 2, node->inputs, n_attrs, attrs);
 }
 
-/* Windows of one element. */
+/* Windows of one element. An average of -0 is a zero of no defined sign. */
 static sf_value pool_of_one(sfi_rewrite *rewrite, const sfi_node *node) {
   const int64_t *kernel = sfi_attr_of(node, SF_ATTR_KERNEL)->ints, *stride = sfi_attr_of(node, SF_ATTR_STRIDE)->ints;
   if (kernel[0] != 1 || kernel[1] != 1 || stride[0] != 1 || stride[1] != 1) return SF_NO_VALUE;
