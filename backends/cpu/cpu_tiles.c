@@ -1,6 +1,8 @@
 /* The walk over tiles and columns shared by the emitters of matrix products. See contraction.h; tile numbering: plan.h. */
 #include "contraction.h"
 
+_Static_assert(SFI_VECTORS_MAX * 16 <= SFI_IMAGE_SLACK, "a register tile of the widest vectors may be read behind an image");
+
 static bool is_panel(const sfi_kernel *k) {
   return k->ragged.width != 0;
 }
@@ -209,7 +211,7 @@ double sfi_cycles_us(const sfi_target *target, double cycles) {
 
 double sfi_read_us(const sfi_target *target, double bytes) {
   double gbps = bytes < (double)target->l2_bytes / 2   ? target->l2_gbps
-                : bytes < (double)target->l3_bytes / 2 ? target->l3_gbps
+                : bytes < (double)target->l3_bytes * 0.8 ? target->l3_gbps
                                                        : target->memory_gbps;
   return bytes / (gbps * 1e3);
 }

@@ -8,7 +8,7 @@
  *
  * Packed W: header | slots of panels | rows | windows | lanes | values
  *   header: int64 byte offset of each section;  panels: uint32 [panels + 1], first slot, a multiple of UNROLL
- *   rows: int32 [panel][16], row of each lane, -1 for none;  windows: uint32 [slot], first x
+ *   rows: int32 [panel][16], row of each lane, -1 for none;  windows: uint16 [slot], first x; those of one round of the loop are one load
  *   lanes: uint8 [slot][16], index in the window;  values: float [slot][16] */
 #include "emitters.h"
 
@@ -23,6 +23,7 @@ sfi_refusal sfi_gemv_window_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (k->contract.k_offset || !sfi_is(k->operand[1].stride[1], 1)) return SFI_REFUSE_STRIDED_COLUMNS;
   if (k->contract.groups > 1) return SFI_REFUSE_GROUPS;
   if (k->contract.depth.c[0] < WINDOW) return SFI_REFUSE_FEW_COLUMNS;
+  if (k->contract.depth.c[0] - WINDOW > UINT16_MAX) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   if (k->contract.facts->nonzeros > INT32_MAX || !sfi_positions_fit(k)) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   k->tile.vectors = 1;
   k->tile.column_block = 1;
@@ -39,9 +40,9 @@ static double occupancy(double density) {
 double sfi_gemv_window_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   (void)symbol;
   double density = sfi_density(k->contract.facts), nonzeros = (double)k->contract.facts->nonzeros;
-  double slots = nonzeros / L / occupancy(density), bytes = slots * (L * 5 + 4);
+  double slots = nonzeros / L / occupancy(density), bytes = slots * (L * 5 + 2);
   double panels = (double)sfi_ceil_div(k->contract.rows, L);
-  double us = sfi_cycles_us(plan->target, slots * 3.4 + panels * 30), read = sfi_read_us(plan->target, bytes);
+  double us = sfi_cycles_us(plan->target, slots * 2.6 + panels * 30), read = sfi_read_us(plan->target, bytes);
   return us > read ? us : read;
 }
 
@@ -62,8 +63,9 @@ static int64_t pack_panel(const packer *p, const int32_t rows[L], uint8_t *out, 
     for (int i = 0; i < L; i++)
       if (rows[i] >= 0 && at[i] < p->start[rows[i] + 1]) first = sfi_min(first, p->column[at[i]]);
     if (first == INT64_MAX) break;
-    first = sfi_min(first, depth - WINDOW);
-    uint32_t window = (uint32_t)first;
+    /* On a multiple of a cache line: a load across two lines takes two slots, which costs more than the lanes lost by rounding. */
+    first = sfi_min(first / L * L, depth - WINDOW);
+    uint16_t window = (uint16_t)first;
     uint8_t lane[L] = {0};
     float value[L] = {0};
     for (int i = 0; i < L; i++) {
@@ -73,7 +75,7 @@ static int64_t pack_panel(const packer *p, const int32_t rows[L], uint8_t *out, 
       at[i]++;
     }
     if (!out) continue;
-    memcpy(out + offset[WINDOWS] + (slot + count) * 4, &window, 4);
+    memcpy(out + offset[WINDOWS] + (slot + count) * 2, &window, 2);
     memcpy(out + offset[LANES] + (slot + count) * L, lane, sizeof lane);
     memcpy(out + offset[VALUES] + (slot + count) * L * 4, value, sizeof value);
   }
@@ -122,7 +124,7 @@ sf_status sfi_gemv_window_pack(const sfi_kernel *k, const sfi_plan *plan, const 
   int64_t offset[SECTIONS + 1] = {64};
   offset[ROWS] = offset[PANELS] + sfi_round_up((panels + 1) * 4, 64);
   offset[WINDOWS] = offset[ROWS] + sfi_round_up(panels * L * 4, 64);
-  offset[LANES] = offset[WINDOWS] + sfi_round_up(slots * 4, 64);
+  offset[LANES] = offset[WINDOWS] + sfi_round_up(slots * 2, 64);
   offset[VALUES] = offset[LANES] + sfi_round_up(slots * L, 64);
   offset[SECTIONS] = offset[VALUES] + slots * L * 4;
   if (!sfi_blob_init(out, allocator, (size_t)offset[SECTIONS])) {
@@ -159,9 +161,11 @@ typedef struct sections {
   LLVMValueRef x, windows, lanes, values;
 } sections;
 
-static LLVMValueRef slot_step(sfi_emission *e, const sections *s, LLVMValueRef slot, LLVMValueRef sum, bool exact) {
+/* first: of the slot's window. */
+static LLVMValueRef slot_step(sfi_emission *e, const sections *s, LLVMValueRef slot, LLVMValueRef first, LLVMValueRef sum,
+                              bool exact) {
   LLVMBuilderRef b = e->builder;
-  LLVMValueRef window = sfi_at(e, e->f32, s->x, load_u32(e, s->windows, slot)), element = sfi_muli(e, slot, sfi_i64(e, L));
+  LLVMValueRef window = sfi_at(e, e->f32, s->x, first), element = sfi_muli(e, slot, sfi_i64(e, L));
   LLVMValueRef low = sfi_load_vector(e, window, NULL), high = sfi_load_vector(e, sfi_at(e, e->f32, window, sfi_i64(e, L)), NULL);
   LLVMValueRef bytes = LLVMBuildLoad2(b, LLVMVectorType(e->i8, L), sfi_at(e, e->i8, s->lanes, element), "");
   LLVMSetAlignment(bytes, 16);
@@ -177,7 +181,13 @@ static LLVMValueRef panel_sum(sfi_emission *e, const sections *s, LLVMValueRef b
   for (int i = 0; i < UNROLL; i++) chain[i] = LLVMConstNull(e->vec);
   sfi_loop loop;
   sfi_loop_begin(e, &loop, begin, end, sfi_i64(e, UNROLL), chain, UNROLL);
-  for (int i = 0; i < UNROLL; i++) chain[i] = slot_step(e, s, sfi_addi(e, loop.index, sfi_i64(e, i)), loop.carried[i], exact);
+  LLVMValueRef windows = sfi_at(e, e->i16, s->windows, loop.index);
+  windows = LLVMBuildLoad2(e->builder, e->i64, windows, "");
+  for (int i = 0; i < UNROLL; i++) {
+    LLVMValueRef window =
+        LLVMBuildAnd(e->builder, LLVMBuildLShr(e->builder, windows, sfi_i64(e, 16 * i), ""), sfi_i64(e, 0xffff), "");
+    chain[i] = slot_step(e, s, sfi_addi(e, loop.index, sfi_i64(e, i)), window, loop.carried[i], exact);
+  }
   sfi_loop_end(e, &loop, chain);
   LLVMValueRef low = LLVMBuildFAdd(e->builder, loop.carried[0], loop.carried[1], "");
   return LLVMBuildFAdd(e->builder, low, LLVMBuildFAdd(e->builder, loop.carried[2], loop.carried[3], ""), "");
