@@ -17,7 +17,7 @@
 #include "target.h"
 
 /* 17 operands: the widest operation has 16, and one output. */
-enum { SFI_SPACE_MAX = 8, SFI_OPERANDS_MAX = 17, SFI_STEPS_MAX = 32, SFI_NO_BUFFER = -1 };
+enum { SFI_SPACE_MAX = 8, SFI_OPERANDS_MAX = 17, SFI_STEPS_MAX = 32, SFI_NO_BUFFER = -1, SFI_IMAGE_SLACK = 128 };
 
 /* ---- expressions -------------------------------------------------------------------------------------------------- */
 
@@ -103,7 +103,8 @@ typedef struct sfi_pool {
  *      it contributes 0 whatever X holds there, Inf and NaN too.
  *   PRODUCT: operand 2 is addressed by t * stride[0] + m * stride[1] + k * stride[2]; ordinary IEEE arithmetic.
  * Convolution over a padded image: j enumerates the output pixels oh * valid + ow, and X column of j is oh * pitch + ow. Vectors may
- * be read over columns [0, rows of output * pitch + 64): the image's buffer has that slack. Else pitch == valid == 0. */
+ * be read over columns [0, rows of output * pitch + SFI_IMAGE_SLACK): the image's buffer has that slack, for vectors of a
+ * register tile that begins at its last column. Else pitch == valid == 0. */
 typedef struct sfi_contract {
   int64_t rows;             /* M */
   sfi_poly depth;           /* K; constant for CONTRACT */

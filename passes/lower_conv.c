@@ -5,8 +5,6 @@
  * An image that needs neither padding nor phases and has room behind it is read in place. */
 #include "lower.h"
 
-enum { SLACK = 64 }; /* columns that vectors may reach past the last */
-
 /* One dimension of the window. */
 typedef struct side {
   int64_t in, out, taps, stride, dilation, before, after;
@@ -56,7 +54,7 @@ static void dimension(sfi_kernel *kernel, sfi_poly extent, sfi_poly from, sfi_po
 static int32_t padded_image(sfi_lowering *l, const sfi_shape *shape, const sfi_view *x, const side *h, const side *w,
                             int64_t phases) {
   const sfi_poly n = shape->dims[0], c = shape->dims[1], one = sfi_const(1);
-  sfi_buffer buffer = {.kind = SFI_BUFFER_TEMP, .value = SF_NO_VALUE, .dtype = SF_F32, .slack = w->extent + SLACK};
+  sfi_buffer buffer = {.kind = SFI_BUFFER_TEMP, .value = SF_NO_VALUE, .dtype = SF_F32, .slack = w->extent + SFI_IMAGE_SLACK};
   buffer.columns = sfi_low_mul(l, n, c);
   buffer.features = sfi_const(phases);
   sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_MAP);
@@ -133,7 +131,7 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
   contract->valid = w.out;
   sfi_buffer *buffer = &l->plan->buffers[view.buffer];
   if (!needs_copy(&h) && !needs_copy(&w) && buffer->kind == SFI_BUFFER_TEMP && sfi_low_is_dense(l, shape, &view)) {
-    buffer->slack = sfi_max(buffer->slack, w.in + SLACK);
+    buffer->slack = sfi_max(buffer->slack, w.in + SFI_IMAGE_SLACK);
     contract->pitch = w.in;
     contract->k_offset = positions(l, channels, &h, &w, h.in * w.in, 0, w.in);
     kernel->operand[1] = (sfi_access){.buffer = view.buffer, .stride = {view.stride[0], view.stride[1], sfi_const(1)}};
