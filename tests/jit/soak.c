@@ -1,85 +1,26 @@
 /* Random graphs, compiled and run, against the reference within error bounds:
  *   soak [--graphs N] [--seed S] [--isa native|reference|avx2|avx512|neon] [--operations N]
- * Graph i has the seed S + i and is run at several extents of the symbolic dimension, on one piece a kernel and on several taken in
- * reverse, which must agree bit for bit; a third of the graphs is compiled without fusion too, a third with one emitter for all
- * contractions. Outputs start poisoned, with guards behind
- * them, and inputs must come back untouched. A failure prints the seed and the shortest graph of that seed that still fails.
+ * Graph i has the seed S + i and is run at several extents of the symbolic dimension, in one piece a kernel and in several, which must
+ * agree bit for bit (trial.h). A third of the graphs is compiled without fusion too, a third with one emitter for all contractions. A
+ * failure prints the seed and the shortest graph of that seed that still fails.
  * Exit: 0 all agree, 1 not, 77 the machine lacks the instruction set. */
-#include "bound.h"
-#include "compare.h"
 #include "jit.h"
-#include "passes.h"
-#include "random_graph.h"
-#include "target.h"
+#include "trial.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { PORTS = 8, GUARD = 64, PIECES = 5, TEXT = 1024, NOT_HERE = 77, OPERATIONS = 14 };
+enum { TEXT = 1024, NOT_HERE = 77, OPERATIONS = 14 };
 
 typedef struct soak {
-  sf_context *whole, *pieces; /* one piece a kernel; PIECES of them */
+  sf_context *whole, *pieces; /* of programs run in one piece a kernel, and in several */
+  sf_trial trial;
   int32_t operations;
-  int64_t graphs, runs, compared, skipped;
-  int64_t kernels, compiled;
-  double worst; /* error over bound */
+  int64_t graphs, kernels, compiled;
   char failure[TEXT];
 } soak;
-
-/* ---- running one program ------------------------------------------------------------------------------------------- */
-
-typedef struct ports {
-  sf_random_tensors given; /* the inputs, and the outputs' shapes */
-  sf_tensor got[PORTS], again[PORTS], want[PORTS], bound[PORTS], untouched[PORTS];
-} ports;
-
-static size_t bytes_of(const sf_tensor *t, size_t element) {
-  return (size_t)sf_tensor_count(t) * element;
-}
-
-static sf_tensor poisoned(const sf_tensor *like, sf_dtype dtype) {
-  sf_tensor t = *like;
-  size_t bytes = bytes_of(like, sfi_dtype_of(dtype)->bytes);
-  t.dtype = dtype;
-  t.data = aligned_alloc(64, (bytes + GUARD + 63) / 64 * 64);
-  if (!t.data) abort(); /* of the test's own memory */
-  memset(t.data, 0xa5, bytes + GUARD);
-  return t;
-}
-
-static bool guard_holds(const sf_tensor *t, size_t element) {
-  const unsigned char *guard = (const unsigned char *)t->data + bytes_of(t, element);
-  for (int i = 0; i < GUARD; i++)
-    if (guard[i] != 0xa5) return false;
-  return true;
-}
-
-static void ports_make(ports *p, const sf_graph *graph, uint64_t seed, bool special, int64_t symbol) {
-  sf_random_tensors_make(graph, seed, special, SF_F32, symbol, &p->given);
-  for (int32_t i = 0; i < p->given.n_outputs; i++) {
-    p->got[i] = poisoned(&p->given.outputs[i], SF_F32);
-    p->again[i] = poisoned(&p->given.outputs[i], SF_F32);
-    p->want[i] = poisoned(&p->given.outputs[i], SF_F64);
-    p->bound[i] = poisoned(&p->given.outputs[i], SF_F64);
-  }
-  for (int32_t i = 0; i < p->given.n_inputs; i++) {
-    p->untouched[i] = poisoned(&p->given.inputs[i], SF_F32);
-    memcpy(p->untouched[i].data, p->given.inputs[i].data, bytes_of(&p->given.inputs[i], sizeof(float)));
-  }
-}
-
-static void ports_free(ports *p) {
-  for (int32_t i = 0; i < p->given.n_outputs; i++) {
-    free(p->got[i].data);
-    free(p->again[i].data);
-    free(p->want[i].data);
-    free(p->bound[i].data);
-  }
-  for (int32_t i = 0; i < p->given.n_inputs; i++) free(p->untouched[i].data);
-  sf_random_tensors_free(&p->given);
-}
 
 static bool failed(soak *s, const char *format, ...) SFI_PRINTF(2, 3);
 static bool failed(soak *s, const char *format, ...) {
@@ -88,39 +29,6 @@ static bool failed(soak *s, const char *format, ...) {
   vsnprintf(s->failure, sizeof s->failure, format, arguments);
   va_end(arguments);
   return false;
-}
-
-static bool failed_call(soak *s, sf_context *context, const char *what, sf_status status) {
-  sf_error error;
-  sf_context_take_error(context, &error);
-  return failed(s, "%s: %s: %s: %s", what, sf_status_text(status), error.op, error.message);
-}
-
-static bool run(soak *s, sf_context *context, sf_program *program, ports *p, const sf_tensor *outputs, const char *how) {
-  sf_status st = sf_run(program, p->given.n_inputs, p->given.inputs, p->given.n_outputs, outputs);
-  if (st != SF_OK) return failed_call(s, context, how, st);
-  for (int32_t i = 0; i < p->given.n_outputs; i++)
-    if (!guard_holds(&outputs[i], sizeof(float))) return failed(s, "%s: output %d: wrote behind its end", how, i);
-  for (int32_t i = 0; i < p->given.n_inputs; i++)
-    if (memcmp(p->given.inputs[i].data, p->untouched[i].data, bytes_of(&p->given.inputs[i], sizeof(float))) != 0)
-      return failed(s, "%s: input %d: changed", how, i);
-  s->runs++;
-  return true;
-}
-
-static bool close_to_reference(soak *s, const ports *p, const sf_tensor *outputs, const char *how) {
-  for (int32_t i = 0; i < p->given.n_outputs; i++) {
-    sf_comparison comparison;
-    bool same = sf_compare_bounded(&outputs[i], &p->want[i], &p->bound[i], &comparison);
-    s->compared += comparison.compared;
-    s->skipped += comparison.skipped;
-    if (comparison.compared > 0 && comparison.worst_ratio > s->worst) s->worst = comparison.worst_ratio;
-    if (same) continue;
-    char text[256];
-    sf_comparison_print(&comparison, text, sizeof text);
-    return failed(s, "%s: output %d: %s", how, i, text);
-  }
-  return true;
 }
 
 /* ---- one graph ----------------------------------------------------------------------------------------------------- */
@@ -142,7 +50,10 @@ static bool compile(soak *s, sf_context *context, const sf_graph *graph, int32_t
     sf_context_take_error(context, &refused);
     return true;
   }
-  return st == SF_OK || failed_call(s, context, how, st);
+  if (st == SF_OK) return true;
+  sf_error error;
+  sf_context_take_error(context, &error);
+  return failed(s, "%s: %s: %s: %s", how, sf_status_text(st), error.op, error.message);
 }
 
 /* One of the emitters of contractions; NULL on the reference. */
@@ -156,24 +67,10 @@ static const char *some_emitter(const soak *s, uint64_t seed) {
 }
 
 static bool check_extent(soak *s, const sf_graph *graph, sf_program *const programs[3], uint64_t seed, int64_t symbol) {
-  ports p = {0};
-  ports_make(&p, graph, seed + (uint64_t)symbol, seed % 7 == 0, symbol);
-  bool good = sf_bounded_run(graph, symbol, p.given.inputs, p.want, p.bound) || failed(s, "the reference is out of memory");
-  good = good && run(s, s->whole, programs[0], &p, p.got, "whole") && close_to_reference(s, &p, p.got, "whole");
-  good = good && run(s, s->pieces, programs[1], &p, p.again, "in pieces");
-  for (int32_t i = 0; i < p.given.n_outputs && good; i++)
-    if (memcmp(p.got[i].data, p.again[i].data, bytes_of(&p.got[i], sizeof(float))) != 0)
-      good = failed(s, "output %d: differs between one piece and several", i);
-  if (programs[2]) {
-    for (int32_t i = 0; i < p.given.n_outputs; i++) memset(p.again[i].data, 0xa5, bytes_of(&p.again[i], sizeof(float)));
-    good = good && run(s, s->whole, programs[2], &p, p.again, "otherwise") && close_to_reference(s, &p, p.again, "otherwise");
-  }
-  if (!good) {
-    size_t length = strlen(s->failure);
-    snprintf(s->failure + length, sizeof s->failure - length, " (symbol %" PRId64 ")", symbol);
-  }
-  ports_free(&p);
-  return good;
+  sf_trial *t = &s->trial;
+  bool good = sf_trial_begin(t, graph, seed + (uint64_t)symbol, seed % 7 == 0, symbol) && sf_trial_run(t, programs[0], "whole") &&
+              sf_trial_run_in_pieces(t, programs[1], "in pieces") && (!programs[2] || sf_trial_run(t, programs[2], "otherwise"));
+  return good || failed(s, "%s", t->failure);
 }
 
 static bool is_symbolic(const sf_graph *graph) {
@@ -255,11 +152,6 @@ static void report(soak *s, uint64_t seed) {
 
 /* ---- program ------------------------------------------------------------------------------------------------------- */
 
-static void in_reverse(void *user, int64_t count, void (*body)(void *argument, int64_t i), void *argument) {
-  (void)user;
-  for (int64_t i = count - 1; i >= 0; i--) body(argument, i);
-}
-
 static sf_isa isa_named(const char *name) {
   if (strcmp(name, "native") == 0) return SF_ISA_NATIVE;
   const sfi_target *target = sfi_target_named(name, strlen(name));
@@ -272,15 +164,8 @@ static sf_isa isa_named(const char *name) {
 
 /* The second context finds on disk what the first compiled. */
 static int create_contexts(soak *s, sf_isa isa, const char *cache_dir) {
-  sf_context_options options;
-  SF_INIT(&options);
-  options.isa = isa;
-  options.cache_dir = cache_dir;
-  options.threads = 1;
-  sf_status st = sf_context_create(&options, &s->whole);
-  options.threads = PIECES;
-  options.parallel_for = in_reverse;
-  if (st == SF_OK) st = sf_context_create(&options, &s->pieces);
+  sf_status st = sf_trial_context(isa, cache_dir, &s->whole);
+  if (st == SF_OK) st = sf_trial_context(isa, cache_dir, &s->pieces);
   if (st == SF_OK) return 0;
   fprintf(stderr, "soak: %s\n", sf_status_text(st));
   return st == SF_STATUS_UNSUPPORTED ? NOT_HERE : 1;
@@ -302,6 +187,7 @@ int main(int argc, char **argv) {
     perror("soak: a folder for the cache");
     return 1;
   }
+  sf_trial_watch();
   int result = create_contexts(&s, isa, folder);
   for (int64_t i = 0; i < graphs && result == 0 && failures < 10; i++) {
     if (!check_graph(&s, seed + (uint64_t)i, s.operations)) {
@@ -317,10 +203,11 @@ int main(int argc, char **argv) {
   }
   sf_context_release(s.pieces);
   sf_context_release(s.whole);
+  sf_trial_end(&s.trial);
   rmdir(folder);
   if (result != 0) return result;
   printf("soak: graphs=%" PRId64 " kernels=%" PRId64 " compiled=%" PRId64 " runs=%" PRId64 " elements=%" PRId64 " unknown=%" PRId64
          " worst=%.3f failures=%" PRId64 "\n",
-         s.graphs, s.kernels, s.compiled, s.runs, s.compared, s.skipped, s.worst, failures);
+         s.graphs, s.kernels, s.compiled, s.trial.runs, s.trial.compared, s.trial.skipped, s.trial.worst, failures);
   return failures != 0;
 }
