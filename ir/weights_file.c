@@ -137,7 +137,7 @@ sf_status sfi_mapping_open(const sf_allocator *allocator, const char *folder, co
                            sfi_mapping **out_mapping) {
   *out_mapping = NULL;
   int fd;
-  size_t size, header_bytes;
+  size_t size, header_bytes = 0;
   uint8_t length[LENGTH_BYTES];
   sf_status st = sfi_input_open(folder, name, diag, &fd, &size);
   if (st != SF_OK) return st;
