@@ -4,83 +4,14 @@
 #include "compare.h"
 #include "context.h"
 #include "ref.h"
-#include "weights_file.h"
+#include "ref_vectors.h"
 
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#define VECTORS SFI_SOURCE_DIR "/tests/ref/vectors"
-
-typedef struct vectors {
-  sf_context *context;
-  sf_graph *graph;
-  sfi_mapping *file;
-  int64_t symbol;
-  sf_tensor *inputs, *outputs; /* the outputs' buffers are the test's, F64 wide */
-} vectors;
-
-static const sfi_tensor_entry *find(const vectors *v, const char *name) {
-  const sfi_tensor_entry *entry = sfi_mapping_find(v->file, name);
-  ck_assert_msg(entry != NULL, "%s has no tensor %s", v->graph->name, name);
-  return entry;
-}
-
-static sf_tensor tensor_of(const sfi_tensor_entry *entry) {
-  sf_tensor t = {.dtype = entry->dtype, .rank = entry->rank};
-  memcpy(t.dims, entry->dims, sizeof t.dims);
-  t.data = malloc(entry->bytes + 1);
-  ck_assert_ptr_nonnull(t.data);
-  memcpy(t.data, entry->data, entry->bytes); /* the file aligns nothing */
-  return t;
-}
-
-/* False: this machine lacks the instruction set. */
-static bool open_vectors(const char *op, sf_isa isa, vectors *out) {
-  char name[64], path[512];
-  vectors v = {.symbol = 1};
-  sfi_diag diag = {0};
-  sf_error error;
-  sf_context_options options;
-  SF_INIT(&options);
-  options.isa = isa;
-  options.cache_dir = "";
-  sf_status created = sf_context_create(&options, &v.context);
-  if (created == SF_STATUS_UNSUPPORTED) return false;
-  ck_assert_int_eq(created, SF_OK);
-  snprintf(path, sizeof path, VECTORS "/%s.sft", op);
-  sf_status st = sf_graph_parse_file(v.context, path, &v.graph);
-  sf_context_take_error(v.context, &error);
-  ck_assert_msg(st == SF_OK, "%s:%d: %s", error.file, error.line, error.message);
-  snprintf(name, sizeof name, "%s.safetensors", op);
-  ck_assert_msg(sfi_mapping_open(&v.context->allocator, VECTORS, name, &diag, &v.file) == SF_OK, "%s: %s", name,
-                diag.error.message);
-  v.inputs = calloc(v.graph->n_inputs + 1, sizeof *v.inputs);
-  v.outputs = calloc(v.graph->n_outputs + 1, sizeof *v.outputs);
-  ck_assert(v.inputs && v.outputs);
-  for (size_t i = 0; i < v.graph->n_inputs; i++) {
-    const sfi_node *node = &v.graph->nodes[v.graph->inputs[i]];
-    v.inputs[i] = tensor_of(find(&v, node->name));
-    for (int32_t d = 0; d < node->shape.rank; d++)
-      if (!sfi_is_const(node->shape.dims[d])) v.symbol = v.inputs[i].dims[d];
-  }
-  for (size_t i = 0; i < v.graph->n_outputs; i++) v.outputs[i] = tensor_of(find(&v, v.graph->outputs[i].name));
-  *out = v;
-  return true;
-}
-
-static void close_vectors(vectors *v) {
-  for (size_t i = 0; i < v->graph->n_inputs; i++) free(v->inputs[i].data);
-  for (size_t i = 0; i < v->graph->n_outputs; i++) free(v->outputs[i].data);
-  free(v->inputs);
-  free(v->outputs);
-  sfi_mapping_release(v->file);
-  sf_graph_release(v->graph);
-  sf_context_release(v->context);
-}
-
 /* Every extent that shape inference gives must be the one NumPy found. */
-static void check_shape(const vectors *v, size_t output) {
+static void check_shape(const sf_vectors *v, size_t output) {
   const sfi_node *node = &v->graph->nodes[v->graph->outputs[output].value];
   const sf_tensor *want = &v->outputs[output];
   ck_assert_int_eq(node->shape.rank, want->rank);
@@ -92,7 +23,7 @@ static void check_shape(const vectors *v, size_t output) {
   }
 }
 
-static int64_t depth_of(const vectors *v, const sfi_node *node, const sf_tensor *output) {
+static int64_t depth_of(const sf_vectors *v, const sfi_node *node, const sf_tensor *output) {
   sf_tensor operands[16];
   for (int32_t i = 0; i < node->n_inputs; i++) {
     const sfi_shape *shape = &v->graph->nodes[node->inputs[i]].shape;
@@ -109,7 +40,7 @@ static const char *operation(int id) {
 }
 
 /* Poisoned tensors of the outputs' shapes. */
-static sf_tensor *make_results(const vectors *v, sf_dtype dtype) {
+static sf_tensor *make_results(const sf_vectors *v, sf_dtype dtype) {
   sf_tensor *results = calloc(v->graph->n_outputs, sizeof *results);
   ck_assert_ptr_nonnull(results);
   ck_assert_uint_gt(v->graph->n_outputs, 0);
@@ -126,22 +57,22 @@ static sf_tensor *make_results(const vectors *v, sf_dtype dtype) {
   return results;
 }
 
-static void free_results(const vectors *v, sf_tensor *results) {
+static void free_results(const sf_vectors *v, sf_tensor *results) {
   for (size_t i = 0; i < v->graph->n_outputs; i++) free(results[i].data);
   free(results);
 }
 
-static void check_same(bool same, const vectors *v, size_t output, const sf_comparison *comparison, const char *how) {
+static void check_same(bool same, const sf_vectors *v, size_t output, const sf_comparison *comparison, const char *how) {
   char text[256];
   sf_comparison_print(comparison, text, sizeof text);
   ck_assert_msg(same, "%s %s, %s: %s", v->graph->name, v->graph->outputs[output].name, how, text);
 }
 
 static void check_reference(int id, sf_dtype precision) {
-  vectors v;
+  sf_vectors v;
   sfi_diag diag = {0};
   if (!operation(id)) return;
-  ck_assert(open_vectors(operation(id), SF_ISA_REFERENCE, &v));
+  ck_assert(sf_vectors_open(operation(id), SF_ISA_REFERENCE, &v));
   sf_tensor *got = make_results(&v, precision);
   for (size_t i = 0; i < v.graph->n_outputs; i++) check_shape(&v, i);
   ck_assert_int_eq(sfi_ref_run(v.graph, &v.context->allocator, precision, v.symbol, v.inputs, got, &diag), SF_OK);
@@ -152,17 +83,17 @@ static void check_reference(int id, sf_dtype precision) {
     check_same(same, &v, i, &comparison, sfi_dtype_of(precision)->text);
   }
   free_results(&v, got);
-  close_vectors(&v);
+  sf_vectors_close(&v);
 }
 
 /* Each element within its own error bound of NumPy's. */
 static void check_compiled(int id, sf_isa isa, int32_t level) {
   static const int64_t one_class[] = {4};
-  vectors v;
+  sf_vectors v;
   sf_program *program;
   sf_error error = {0};
   sf_compile_options options;
-  if (!operation(id) || !open_vectors(operation(id), isa, &v)) return;
+  if (!operation(id) || !sf_vectors_open(operation(id), isa, &v)) return;
   SF_INIT(&options);
   options.error = &error;
   options.opt_level = level + 1;
@@ -181,7 +112,7 @@ static void check_compiled(int id, sf_isa isa, int32_t level) {
   free_results(&v, want);
   free_results(&v, bound);
   sf_program_release(program);
-  close_vectors(&v);
+  sf_vectors_close(&v);
 }
 
 START_TEST(agrees_in_f64) {
