@@ -15,7 +15,7 @@
 #include "emitters.h"
 
 enum { STARTS, RECORDS, POSITIONS, VALUES, SECTIONS };
-enum { CHAIN = 32, L1_SHARE = 40960, START_WORDS = 4 };
+enum { CHAIN = 32, L1_SHARE = 40960, START_WORDS = 4, SETS_MAX = 2 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------------------ */
 
@@ -38,12 +38,19 @@ static bool narrow(const sfi_kernel *k, const sfi_target *target) {
          (block_depth(k, target) - 1) * stride.c[0] * 4 <= UINT16_MAX;
 }
 
+/* Sums of one row, tile.rows sets of V. Eight vectors just cover the latency of the multiply-add and leave nothing for jitter: two
+ * sets do, where a row has enough nonzeros in a block to pay for adding them up. */
+static int32_t accumulator_sets(const sfi_kernel *k, const sfi_target *target) {
+  double in_block = sfi_density(k->contract.facts) * (double)block_depth(k, target);
+  return in_block >= 6 && 2 * k->tile.vectors + 1 < target->registers ? 2 : 1;
+}
+
 sfi_refusal sfi_counted_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (sfi_is(k->extent[2].of, 1) && sfi_is(k->extent[0].of, 1)) return SFI_REFUSE_ONE_COLUMN;
   if (!sfi_is(k->operand[1].stride[2], 1) && !sfi_is(k->extent[2].of, 1)) return SFI_REFUSE_STRIDED_COLUMNS;
   if (!sfi_positions_fit(k) || k->contract.facts->nonzeros > INT32_MAX) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   sfi_choose_columns(k, plan->target, plan->target->registers > 16 ? 8 : 4);
-  k->tile.rows = 1;
+  k->tile.rows = accumulator_sets(k, plan->target);
   k->tile.row_block = sfi_max(sfi_min(128, sfi_max(1, k->contract.rows)), sfi_ceil_div(k->contract.rows, 4));
   return SFI_REFUSE_NONE;
 }
@@ -159,21 +166,24 @@ static LLVMBasicBlockRef block(sfi_emission *e) {
 
 /* Registers that flow down the chain. */
 typedef struct flow {
-  LLVMValueRef group, acc[SFI_VECTORS_MAX];
+  LLVMValueRef group, acc[SETS_MAX * SFI_VECTORS_MAX];
 } flow;
 
 /* One nonzero, the one `left` steps before the end of its row or chunk. */
 static void step(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x, LLVMValueRef value_end, int left, int group_size,
                  flow *f) {
-  int64_t bits = 64 / group_size;
-  LLVMValueRef position = LLVMBuildAnd(e->builder, f->group, LLVMConstInt(e->i64, ((unsigned long long)1 << bits) - 1, false), "");
-  f->group = LLVMBuildLShr(e->builder, f->group, sfi_i64(e, bits), "");
+  /* Each step shifts the group as it was loaded: steps do not wait for each other's shifts. */
+  int64_t bits = 64 / group_size, shift = (group_size - 1 - (left - 1) % group_size) * bits;
+  LLVMValueRef position = shift ? LLVMBuildLShr(e->builder, f->group, sfi_i64(e, shift), "") : f->group;
+  position = LLVMBuildAnd(e->builder, position, LLVMConstInt(e->i64, ((unsigned long long)1 << bits) - 1, false), "");
   LLVMValueRef row = group_size == 4 ? sfi_at(e, e->i8, x, position) : sfi_x_row_at(e, x, position);
-  row = sfi_opaque(e, row); /* else the addition goes into all V multiply-adds, whose indexed addresses cost an operation each */
+  row = sfi_opaque(e, row); /* else the addition goes into all V loads, whose indexed addresses cost an operation each */
   LLVMValueRef w = sfi_splat(e, sfi_load_scalar(e, e->f32, value_end, sfi_i64(e, -left)));
   for (int32_t v = 0; v < columns->vectors; v++) {
     LLVMValueRef xv = sfi_load_vector(e, sfi_at(e, e->f32, row, sfi_i64(e, (int64_t)v * e->lanes)), columns->load_mask[v]);
-    f->acc[v] = sfi_fma(e, w, xv, f->acc[v]);
+    xv = sfi_opaque(e, xv); /* loads of their own: 4.9 cycles a step against 5.7 for multiply-adds from memory (V = 8, Zen 5) */
+    int32_t a = left % e->kernel->tile.rows * columns->vectors + v; /* the sets take turns */
+    f->acc[a] = sfi_fma(e, w, xv, f->acc[a]);
   }
 }
 
@@ -185,7 +195,7 @@ static LLVMValueRef load_group(sfi_emission *e, LLVMValueRef group_end, int left
 static void row_sum(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x, LLVMValueRef count, LLVMValueRef *group,
                     LLVMValueRef *value, int group_size, LLVMValueRef *acc) {
   LLVMBuilderRef b = e->builder;
-  int32_t vectors = columns->vectors;
+  int32_t vectors = columns->vectors * e->kernel->tile.rows; /* of all sets */
   /* The first chunk takes what the others, of CHAIN each, leave. */
   LLVMValueRef chain = sfi_i64(e, CHAIN), one = sfi_i64(e, 1);
   LLVMValueRef whole =
@@ -203,19 +213,17 @@ static void row_sum(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x,
   LLVMPositionBuilderAtEnd(b, chunk); /* head of the loop over chunks */
   LLVMValueRef n = LLVMBuildPhi(b, e->i64, ""), left = LLVMBuildPhi(b, e->i64, ""), gp = LLVMBuildPhi(b, e->ptr, ""),
                vp = LLVMBuildPhi(b, e->ptr, "");
-  LLVMValueRef start[SFI_VECTORS_MAX];
+  LLVMValueRef start[SETS_MAX * SFI_VECTORS_MAX];
   for (int32_t v = 0; v < vectors; v++) start[v] = LLVMBuildPhi(b, e->vec, "");
   LLVMValueRef jump = LLVMBuildSwitch(b, n, done, CHAIN);
 
-  /* entries[i]: loads the group that step i stands in and shifts it there. */
+  /* entries[i]: loads the group that step i stands in. */
   LLVMBasicBlockRef entries[CHAIN + 1];
   LLVMValueRef entered[CHAIN + 1];
   for (int i = 1; i <= CHAIN; i++) {
     entries[i] = block(e);
     LLVMPositionBuilderAtEnd(b, entries[i]);
-    int skipped = group_size - 1 - (i - 1) % group_size;
-    LLVMValueRef g = load_group(e, gp, i, group_size);
-    entered[i] = skipped ? LLVMBuildLShr(b, g, sfi_i64(e, (int64_t)skipped * (64 / group_size)), "") : g;
+    entered[i] = load_group(e, gp, i, group_size);
     LLVMBuildBr(b, steps[i]);
     LLVMAddCase(jump, sfi_i64(e, i), entries[i]);
   }
@@ -276,7 +284,7 @@ static void block_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef
   LLVMValueRef row = LLVMBuildAnd(e->builder, record, sfi_i64(e, 0xffffffff), ""),
                count = LLVMBuildLShr(e->builder, record, sfi_i64(e, 32), "");
   sfi_point point[SFI_VECTORS_MAX];
-  LLVMValueRef acc[SFI_VECTORS_MAX], zeros[SFI_VECTORS_MAX];
+  LLVMValueRef acc[SETS_MAX * SFI_VECTORS_MAX], zeros[SFI_VECTORS_MAX];
   for (int32_t v = 0; v < vectors; v++) {
     point[v] = columns->point[v];
     point[v].index[1] = row;
@@ -286,8 +294,11 @@ static void block_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef
   sfi_if_begin(e, &resume, LLVMBuildNot(e->builder, first, ""));
   for (int32_t v = 0; v < vectors; v++) acc[v] = sfi_operand_load(e, 0, &point[v]);
   sfi_if_end(e, &resume, acc, zeros, acc, (unsigned)vectors);
+  for (int32_t a = vectors; a < vectors * k->tile.rows; a++) acc[a] = zero;
   LLVMValueRef next[] = {loop.carried[0], loop.carried[1]};
   row_sum(e, columns, x, count, &next[0], &next[1], group_size, acc);
+  for (int32_t a = vectors; a < vectors * k->tile.rows; a++)
+    acc[a - vectors] = LLVMBuildFAdd(e->builder, acc[a - vectors], acc[a], "");
   sfi_if finish;
   LLVMValueRef raw[SFI_VECTORS_MAX], stored[SFI_VECTORS_MAX];
   memcpy(raw, acc, sizeof raw);
