@@ -293,7 +293,7 @@ static uint8_t describe(float value) {
 /* Meets the elements of dimensions d and after that stay. `slots`: those of the indices in the dimensions before. */
 static const float *describe_from(sfi_channels *channels, sfi_channel_tensor *tensor, const sfi_shape *shape, int32_t d,
                                   const float *data, bool stays, int32_t slots[SF_MAX_RANK]) {
-  if (d == shape->rank) {
+  if (d == shape->rank || d == SF_MAX_RANK) { /* the second is for gcc, which unrolls the recursion without end */
     uint8_t lost = stays ? (uint8_t)(STATIC_FLAGS & ~describe(*data)) : 0;
     tensor->flags &= (uint8_t)~lost;
     for (int32_t e = 0; e < d; e++)

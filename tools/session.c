@@ -280,7 +280,7 @@ static bool timed_runs(session *s, const tensors *t, int runs, session_timing *o
 bool session_time(session *s, int n, char *const *words) {
   int64_t symbol = -1, runs = 50;
   tensors t = {0};
-  session_timing timing;
+  session_timing timing = {0};
   bool ok = number_among(s, n, words, "symbol=", 0, INT32_MAX, &symbol) &&
             number_among(s, n, words, "runs=", 1, MOST_RUNS, &runs) && prepare(s, n, words, symbol, &t) &&
             timed_runs(s, &t, (int)runs, &timing);
