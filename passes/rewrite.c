@@ -4,7 +4,7 @@
 
 bool sfi_rewrite_begin(sfi_rewrite *rewrite, sfi_pass_env *env, const sf_graph *graph) {
   const sf_allocator *a = &env->context->allocator;
-  *rewrite = (sfi_rewrite){.env = env, .from = graph};
+  *rewrite = (sfi_rewrite){.env = env, .from = graph, .weights.arena.allocator = a, .number = 2};
   rewrite->map = sfi_alloc(a, graph->n_nodes * sizeof *rewrite->map);
   rewrite->to = rewrite->map ? sfi_graph_new_like(graph) : NULL;
   if (!rewrite->to) {
@@ -54,6 +54,7 @@ sf_status sfi_rewrite_end(sfi_rewrite *rewrite, sf_status status, sf_graph **out
   }
   if (status == SF_OK && !sweep(to, a)) status = sfi_fail_memory(rewrite->env->diag);
   sfi_free(a, rewrite->map, from->n_nodes * sizeof *rewrite->map);
+  sfi_names_deinit(&rewrite->weights);
   if (status == SF_OK)
     *out_graph = to;
   else
@@ -115,10 +116,21 @@ float *sfi_rewrite_data(sfi_rewrite *rewrite, int64_t count) {
   return data;
 }
 
-static bool name_taken(const sf_graph *graph, const char *name) {
-  for (size_t i = 0; i < graph->n_nodes; i++)
-    if (graph->nodes[i].op == SF_OP_WEIGHT && strcmp(graph->nodes[i].name, name) == 0) return true;
-  return false;
+static bool is_taken(const sfi_rewrite *rewrite, const char *name) {
+  return sfi_names_find(&rewrite->weights, name, strlen(name)) != SF_NO_VALUE;
+}
+
+/* A name for a new weight that no other has. NULL: out of memory. */
+static const char *new_name(sfi_rewrite *rewrite, const char *base, const char *suffix) {
+  const sf_graph *from = rewrite->from;
+  bool known = rewrite->weights.count > 0;
+  for (size_t i = 0; !known && i < from->n_nodes; i++) {
+    const sfi_node *node = &from->nodes[i];
+    if (node->op == SF_OP_WEIGHT && !is_taken(rewrite, node->name) && !sfi_names_add(&rewrite->weights, node->name)) return NULL;
+  }
+  char *name = sfi_arena_printf(&rewrite->to->arena, "%s:%s", base, suffix);
+  while (name && is_taken(rewrite, name)) name = sfi_arena_printf(&rewrite->to->arena, "%s:%s%d", base, suffix, rewrite->number++);
+  return name && sfi_names_add(&rewrite->weights, name) ? name : NULL;
 }
 
 sf_value sfi_rewrite_add_static(sfi_rewrite *rewrite, const sfi_node *model, const char *label, const char *suffix,
@@ -127,9 +139,7 @@ sf_value sfi_rewrite_add_static(sfi_rewrite *rewrite, const sfi_node *model, con
   sfi_place place = model->place; /* `model` and `shape` may move as the graph grows */
   sfi_shape extents = *shape;
   if (model->op == SF_OP_CONSTANT) return add_leaf(to, SF_OP_CONSTANT, label, NULL, SF_F32, &extents, data, &place);
-  char *name = sfi_arena_printf(&to->arena, "%s:%s", model->name, suffix);
-  for (int n = 2; name && (name_taken(rewrite->from, name) || name_taken(to, name)); n++)
-    name = sfi_arena_printf(&to->arena, "%s:%s%d", model->name, suffix, n);
+  const char *name = new_name(rewrite, model->name, suffix);
   if (!name) {
     sfi_fail_memory(&to->diag);
     return SF_NO_VALUE;

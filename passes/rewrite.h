@@ -3,6 +3,7 @@
 #define SFI_REWRITE_H
 
 #include "passes.h"
+#include "text_names.h"
 
 enum { SFI_INPUTS_MAX = 16, SFI_ATTRS_MAX = 8 }; /* of any row of ops.def */
 
@@ -10,7 +11,9 @@ typedef struct sfi_rewrite {
   sfi_pass_env *env;
   const sf_graph *from;
   sf_graph *to;
-  sf_value *map; /* of each value of `from`: its value in `to`; SF_NO_VALUE until it has one */
+  sf_value *map;     /* of each value of `from`: its value in `to`; SF_NO_VALUE until it has one */
+  sfi_names weights; /* names of weights that are taken; empty until one is made */
+  int number;        /* behind the next name that is taken */
 } sfi_rewrite;
 
 /* False: out of memory, in env->diag; nothing to end. */
