@@ -94,6 +94,41 @@ START_TEST(equal_bits) {
 }
 END_TEST
 
+/* Layers of random extents, zeros and classes, at extents on both sides of every bound. */
+START_TEST(random_layers) {
+  uint64_t state = (uint64_t)_i + 100;
+  sf_context *context = plain_context(2);
+  sf_graph *graph;
+  sf_program *program;
+  const int64_t depth = 1 + random_u32(&state) % 90, rows = 1 + random_u32(&state) % 90, bound = 1 + random_u32(&state) % 40;
+  const bool transposed = random_u32(&state) % 2;
+  const uint32_t zeros = random_u32(&state) % 101;
+  ck_assert_int_eq(sf_graph_create(context, "layer", &graph), SF_OK);
+  sf_value x = sf_graph_input(graph, "x", SF_F32, 2, DIMS(SF_DIM_SYMBOLIC, depth));
+  sf_value w = weight(graph, &state, zeros, 2, transposed ? DIMS(rows, depth) : DIMS(depth, rows));
+  sf_value y = sf_matmul(graph, x, w, false, transposed);
+  if (random_u32(&state) % 2) y = sf_binary(graph, SF_OP_ADD, y, weight(graph, &state, 0, 1, DIMS(rows)));
+  if (random_u32(&state) % 2) y = sf_unary(graph, SF_OP_RELU, y);
+  sf_graph_output(graph, "y", y);
+  sf_compile_options options;
+  SF_INIT(&options);
+  options.n_classes = 1;
+  options.classes = &bound;
+  ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
+  const int64_t extents_here[] = {0, 1, bound, bound + 1, 1 + random_u32(&state) % 200};
+  for (size_t i = 0; i < SFI_COUNT(extents_here); i++) {
+    tensors t;
+    tensors_make(graph, extents_here[i], i, &t);
+    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
+    check_against_reference(graph, extents_here[i], &t);
+    tensors_free(&t);
+  }
+  sf_program_release(program);
+  sf_graph_release(graph);
+  sf_context_release(context);
+}
+END_TEST
+
 /* A program needs nothing that the host gave to build it. */
 START_TEST(graph_is_released) {
   sf_context *context = plain_context(1);
@@ -270,6 +305,7 @@ int main(void) {
   tcase_add_loop_test(cases, answers, 0, NETWORKS);
   tcase_add_loop_test(cases, reference_target, 0, NETWORKS);
   tcase_add_loop_test(cases, equal_bits, 0, NETWORKS);
+  tcase_add_loop_test(cases, random_layers, 0, 24);
   tcase_add_test(cases, graph_is_released);
   tcase_add_test(cases, wrong_tensors);
   tcase_add_test(cases, odd_addresses);
