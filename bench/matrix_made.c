@@ -27,9 +27,9 @@ void bench_normal(uint64_t seed, float *out, int64_t n) {
 
 /* ---- making ------------------------------------------------------------------------------------------------------- */
 
-/* Spread of the logarithm of the scale of rows and of columns. At 95 % zeros it gives rows from 0.5 % to 25 % nonzeros, as pruned
- * transformer layers have. */
-static const float log_scale_deviation = 0.4f;
+/* Spread of the logarithm of the scale of rows and of columns. A made 384x384 layer at 95 % zeros has 0 to 90 nonzeros a row, 15 in the
+ * median; trained ones of that size 0 to 48 .. 120, 12 .. 20 in the median. */
+static const float log_scale_deviation = 0.25f;
 
 sf_status bench_matrix_make(int64_t rows, int64_t cols, const char *pattern, uint64_t seed, bench_matrix *out, sf_error *error) {
   *out = (bench_matrix){.rows = rows, .cols = cols, .nnz = rows * cols, .kernel = {1, 1}};

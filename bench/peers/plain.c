@@ -173,10 +173,13 @@ static void run_piece(plain *s, const float *x, float *y, int64_t piece, int64_t
   const int64_t r0 = s->cut[piece], r1 = s->cut[piece + 1];
   const bool own = p->layout == BENCH_PANEL;
   if (p->conv.batch) {
-    if (!own) pad(s, x, piece, pieces);
+    /* A 1x1 window without padding reads the image as it is. */
+    const bench_conv *c = &p->conv;
+    const bool in_place = !own && c->kernel[0] == 1 && c->kernel[1] == 1 && c->stride == 1 && c->pad == 0;
+    if (!own && !in_place) pad(s, x, piece, pieces);
     barrier();
-    const int64_t out = p->rows * p->conv.out_height * p->conv.out_width;
-    for (int64_t i = 0; i < p->conv.batch; i++) image_rows(s, s->x + i * s->image, y + i * out, r0, r1);
+    const int64_t out = p->rows * c->out_height * c->out_width;
+    for (int64_t i = 0; i < c->batch; i++) image_rows(s, (in_place ? x : s->x) + i * s->image, y + i * out, r0, r1);
   } else if (s->packed) {
     if (!own) pack(s, x, p->layout, piece, pieces);
     barrier();
@@ -334,10 +337,10 @@ static void *create_packed(const bench_problem *problem, const char **out_layout
 }
 
 static void describe(char *text, size_t size) {
-  snprintf(text, size, "plain C over nonzeros by rows, 64 columns at a time, k in blocks of 128");
+  snprintf(text, size, "sparse; plain C over nonzeros by rows, 64 columns at a time, k in blocks of 128");
 }
 static void describe_packed(char *text, size_t size) {
-  snprintf(text, size, "the same with X packed in panels of 64 columns");
+  snprintf(text, size, "sparse; the same with X packed in panels of 64 columns");
 }
 
 const bench_peer bench_plain = {"plain", false, describe, create_plain, run, load, NULL, destroy};
