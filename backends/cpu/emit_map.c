@@ -6,8 +6,14 @@ sfi_refusal sfi_map_accept(sfi_kernel *k, const sfi_plan *plan) {
   (void)k, (void)plan;
   return SFI_REFUSE_NONE;
 }
+/* A gather or scatter costs about a cycle a lane. */
 double sfi_map_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
-  return sfi_space_cost(k, plan, symbol, 2);
+  double cycles = 2;
+  for (int32_t i = 0; i < k->n_operands && k->rank; i++) {
+    sfi_poly stride = k->operand[i].stride[k->rank - 1];
+    if (!sfi_is(stride, 0) && !sfi_is(stride, 1)) cycles += plan->target->lanes;
+  }
+  return sfi_space_cost(k, plan, symbol, cycles);
 }
 
 static void body(sfi_emission *e, const sfi_point *point) {
