@@ -42,29 +42,36 @@ static void keep_nm(uint64_t *state, float *data, int64_t stride, int64_t extent
   }
 }
 
-void sf_random_weight(uint64_t *state, sf_pattern pattern, int64_t rows, int64_t columns, float *data) {
-  static const double zero_shares[] = {0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999};
-  int64_t count = rows * columns, height = INT64_C(1) << below(state, 7), width = INT64_C(1) << below(state, 7);
-  int64_t m = INT64_C(2) << below(state, 5), n = below(state, m);
-  double zeros = zero_shares[below(state, sizeof zero_shares / sizeof *zero_shares)];
+void sf_fill_weight(uint64_t *state, const sf_zeros *zeros, int64_t rows, int64_t columns, float *data) {
+  sf_pattern pattern = zeros->pattern;
+  int64_t count = rows * columns, lone = count > 0 ? below(state, count) : 0;
   uint64_t seed = bits(state);
-  int64_t lone = count > 0 ? below(state, count) : 0;
   for (int64_t i = 0; i < count; i++) data[i] = (float)(share(state) + 0.5) * (bits(state) % 2 ? 1 : -1);
   if (pattern == SF_PATTERN_NM_COLUMNS)
-    for (int64_t r = 0; r < rows; r++) keep_nm(state, data + r * columns, 1, columns, n, m);
+    for (int64_t r = 0; r < rows; r++) keep_nm(state, data + r * columns, 1, columns, zeros->n, zeros->m);
   if (pattern == SF_PATTERN_NM_ROWS)
-    for (int64_t c = 0; c < columns; c++) keep_nm(state, data + c, columns, rows, n, m);
+    for (int64_t c = 0; c < columns; c++) keep_nm(state, data + c, columns, rows, zeros->n, zeros->m);
   for (int64_t i = 0; i < count; i++) {
     int64_t r = i / columns, c = i % columns;
-    uint64_t block =
-        ((uint64_t)(r / height * 131 + c / width) * UINT64_C(0x9e3779b97f4a7c15) + seed) * UINT64_C(0xbf58476d1ce4e5b9);
     bool zero = data[i] == 0;
-    if (pattern == SF_PATTERN_UNSTRUCTURED) zero = share(state) < zeros;
-    if (pattern == SF_PATTERN_BLOCKS || pattern == SF_PATTERN_NEARLY_FULL_BLOCKS) zero = block >> 62 == 0;
+    if (pattern == SF_PATTERN_UNSTRUCTURED) zero = share(state) < zeros->share;
+    if (pattern == SF_PATTERN_BLOCKS || pattern == SF_PATTERN_NEARLY_FULL_BLOCKS) {
+      uint64_t block = (uint64_t)(r / zeros->height * 131 + c / zeros->width) * UINT64_C(0x9e3779b97f4a7c15) + seed;
+      zero = block * UINT64_C(0xbf58476d1ce4e5b9) >> 62 == 0;
+    }
     if (pattern == SF_PATTERN_NEARLY_FULL_BLOCKS) zero = zero || share(state) < 0.05;
     if (pattern == SF_PATTERN_DEAD) zero = (uint64_t)r % 5 == seed % 5 || (uint64_t)c % 7 == seed % 7;
     if (pattern == SF_PATTERN_ALL_ZERO) zero = true;
     if (pattern == SF_PATTERN_ONE_ELEMENT) zero = i != lone;
     if (zero) data[i] = bits(state) % 2 ? 0.0f : -0.0f;
   }
+}
+
+void sf_random_weight(uint64_t *state, sf_pattern pattern, int64_t rows, int64_t columns, float *data) {
+  static const double shares[] = {0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999};
+  sf_zeros zeros = {.pattern = pattern, .height = INT64_C(1) << below(state, 7), .width = INT64_C(1) << below(state, 7)};
+  zeros.m = INT64_C(2) << below(state, 5);
+  zeros.n = below(state, zeros.m);
+  zeros.share = shares[below(state, sizeof shares / sizeof *shares)];
+  sf_fill_weight(state, &zeros, rows, columns, data);
 }

@@ -19,7 +19,17 @@ typedef enum sf_pattern {
 /* "unstructured" */
 const char *sf_pattern_name(sf_pattern pattern);
 
+/* A pattern with what it leaves open. */
+typedef struct sf_zeros {
+  sf_pattern pattern;
+  double share;          /* UNSTRUCTURED: of zeros */
+  int64_t n, m;          /* NM_COLUMNS, NM_ROWS */
+  int64_t height, width; /* of BLOCKS */
+} sf_zeros;
+
 /* Fills row-major data[rows, columns]: magnitudes of 0.5 to 1.5, zeros of either sign. The same state gives the same weight. */
+void sf_fill_weight(uint64_t *state, const sf_zeros *zeros, int64_t rows, int64_t columns, float *data);
+/* The same with what the pattern leaves open at random. */
 void sf_random_weight(uint64_t *state, sf_pattern pattern, int64_t rows, int64_t columns, float *data);
 
 #endif
