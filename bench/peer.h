@@ -42,8 +42,8 @@ typedef struct bench_peer {
   /* Packs W. *out_layout: where X and Y stand while it is timed, for the report, static storage. NULL: the reason is in `why`. */
   void *(*create)(const bench_problem *problem, const char **out_layout, char why[BENCH_WHY]);
   void (*run)(void *state, const float *x, float *y);
-  /* Called for PANEL only. `load` brings X into the peer's own layout and fills its own Y with NaN; `store` brings Y out of it.
-   * NULL: X, or Y, stays in ROW. Both or neither are called around any number of runs, which then ignore x, or y. */
+  /* PANEL only: `load` brings X into the peer's own layout and fills its own Y with NaN, `store` brings Y out of it. `run` then need not
+   * look at x and y, which are in ROW all the same: a peer that likes them so has neither. */
   void (*load)(void *state, const float *x);
   void (*store)(void *state, float *y);
   void (*destroy)(void *state);

@@ -1,7 +1,7 @@
 /* The floor: plain loops over the nonzeros of W by rows, 64 columns at a time, k in blocks of 128, so that the part of X that a block
  * reads stays in L1. A sparse kernel that does not beat this has added nothing. Built into sf-bench; needs no library.
  *
- *   plain         X read where it is; a convolution: from a padded image, made in every run but for PANEL
+ *   plain         X read in rows where it is; a convolution: from a padded image, made in every run but for PANEL
  *   plain-packed  X in panels of 64 columns, packed in every run but for PANEL
  *
  * Nonzeros hold the offset of their row of X, so that one loop serves rows, panels and images. An image is laid out in
@@ -188,7 +188,7 @@ static void run_piece(plain *s, const float *x, float *y, int64_t piece, int64_t
       if (p->layout == BENCH_ROW)
         tile(s, panel, y + t * WIDTH, p->columns, min64(WIDTH, p->columns - t * WIDTH), r0, r1);
       else
-        tile(s, panel, s->y + t * p->rows * WIDTH, WIDTH, WIDTH, r0, r1);
+        tile(s, panel, s->y + t * p->rows * WIDTH, WIDTH, min64(WIDTH, p->columns - t * WIDTH), r0, r1);
     }
     if (p->layout != BENCH_TOKENS) return;
     barrier();
@@ -215,7 +215,7 @@ static void load(void *state, const float *x) {
   plain *s = state;
   if (s->p.conv.batch)
     pad(s, x, 0, 1);
-  else
+  else if (s->packed)
     pack(s, x, BENCH_ROW, 0, 1);
   for (int64_t i = 0; i < s->y_size; i++) s->y[i] = NAN;
 }
@@ -296,6 +296,12 @@ static void fill(plain *s) {
   s->cut[p->threads] = p->rows;
 }
 
+static const char *layout_of(const bench_problem *p, bool packed) {
+  const bool own = p->layout == BENCH_PANEL;
+  if (p->conv.batch) return own ? "padded NCHW" : "NCHW";
+  return own && packed ? "panel64" : p->layout == BENCH_TOKENS ? "tokens" : "row";
+}
+
 static void *create(const bench_problem *problem, bool packed, const char **out_layout, char why[BENCH_WHY]) {
   plain *s = calloc(1, sizeof *s);
   if (!s) return NULL;
@@ -316,8 +322,7 @@ static void *create(const bench_problem *problem, bool packed, const char **out_
     snprintf(why, BENCH_WHY, "X is too large for 32-bit offsets");
   } else {
     fill(s);
-    *out_layout = problem->layout == BENCH_PANEL ? (packed ? "panel64" : "padded NCHW") : problem->conv.batch ? "NCHW" : "row";
-    if (problem->layout == BENCH_TOKENS) *out_layout = "tokens";
+    *out_layout = layout_of(problem, packed);
     return s;
   }
   destroy(s);
@@ -325,7 +330,7 @@ static void *create(const bench_problem *problem, bool packed, const char **out_
 }
 
 static void *create_plain(const bench_problem *problem, const char **out_layout, char why[BENCH_WHY]) {
-  if (problem->conv.batch || problem->layout == BENCH_ROW) return create(problem, false, out_layout, why);
+  if (problem->conv.batch || problem->layout != BENCH_TOKENS) return create(problem, false, out_layout, why);
   snprintf(why, BENCH_WHY, "reads rows only: see plain-packed");
   return NULL;
 }
