@@ -14,6 +14,24 @@ static LLVMTypeRef lanes_of(sfi_emission *e, LLVMTypeRef scalar) {
   return LLVMVectorType(scalar, (unsigned)e->lanes);
 }
 
+/* Columns column, column + 2, ... of the image row at `row`: two loads of what lies in the row, and a shuffle; a gather takes several
+ * times as long. */
+static LLVMValueRef every_second(sfi_emission *e, LLVMValueRef row, LLVMValueRef column, int64_t width, LLVMValueRef row_inside) {
+  LLVMBuilderRef b = e->builder;
+  LLVMValueRef half[2], even[64];
+  LLVMTypeRef narrow = lanes_of(e, e->i32);
+  for (int i = 0; i < 2; i++) {
+    LLVMValueRef at = sfi_addi(e, column, sfi_i64(e, (int64_t)i * e->lanes));
+    LLVMValueRef index = LLVMBuildAdd(b, sfi_iota(e), sfi_splat(e, at), "");
+    LLVMValueRef mask = LLVMBuildICmp(b, LLVMIntULT, LLVMBuildTrunc(b, index, narrow, ""),
+                                      LLVMBuildTrunc(b, sfi_splat(e, sfi_i64(e, width)), narrow, ""), "");
+    mask = LLVMBuildAnd(b, mask, sfi_splat(e, row_inside), "");
+    half[i] = sfi_load_vector(e, sfi_at(e, e->f32, e->base[1], sfi_addi(e, row, at)), mask);
+  }
+  for (int32_t i = 0; i < e->lanes; i++) even[i] = LLVMConstInt(e->i32, (unsigned long long)(2 * i), false);
+  return LLVMBuildShuffleVector(b, half[0], half[1], LLVMConstVector(even, (unsigned)e->lanes), "");
+}
+
 /* One tap: point's dimensions 4 and 5 are the tap's row and column. carried: the result, and for a mean without padding the count. */
 static void tap(sfi_emission *e, const sfi_point *point, LLVMValueRef *carried, void *user) {
   const sfi_pool *pool = user;
@@ -37,6 +55,8 @@ static void tap(sfi_emission *e, const sfi_point *point, LLVMValueRef *carried, 
   LLVMValueRef v, zero = LLVMConstNull(e->vec);
   if (pool->stride[1] == 1 && sfi_is(x->stride[3], 1)) {
     v = sfi_load_vector(e, sfi_at(e, e->f32, e->base[1], sfi_addi(e, first, at[1])), mask);
+  } else if (pool->stride[1] == 2 && sfi_is(x->stride[3], 1)) {
+    v = every_second(e, first, at[1], pool->in_width, row_inside);
   } else {
     LLVMValueRef index = LLVMBuildMul(b, column, sfi_splat(e, sfi_poly_value(e, x->stride[3])), "");
     index = LLVMBuildAdd(b, index, sfi_splat(e, first), "");
