@@ -186,7 +186,9 @@ static sf_value conv2d(maker *m, sf_value x) {
     o.stride[i] = 1 + sf_random_below(&m->random, 2);
     dims[2 + i] = 1 + sf_random_below(&m->random, (int32_t)sfi_min(3, extent(m, x, 2 + i)));
   }
-  sf_value bias = chance(&m->random, 50) ? static_tensor(m, 1, dims, true, false) : SF_NO_VALUE;
+  sf_value bias = chance(&m->random, 50)   ? static_tensor(m, 1, dims, true, false)
+                  : chance(&m->random, 15) ? sf_graph_input(m->graph, NULL, SF_F32, 1, dims)
+                                           : SF_NO_VALUE;
   sf_value y = sf_conv2d(m->graph, x, static_tensor(m, 4, dims, true, false), bias, &o);
   if (chance(&m->random, 20)) y = sf_binary(m->graph, SF_OP_ADD, y, channel_operand(m, y, true, false));
   return y;
@@ -246,6 +248,8 @@ static sf_value reshape(maker *m, sf_value x) {
   int64_t to[SF_MAX_RANK] = {0};
   int32_t rank = shape->rank, d;
   if (rank == 0) return sf_reshape(m->graph, x, 2, (const int64_t[]){1, 1});
+  for (d = 0; d < rank; d++)
+    if (extent(m, x, d) == 0) return SF_NO_VALUE; /* what remains beside it is not defined */
   switch (sf_random_below(&m->random, 4)) {
   case 0: /* all but the first flattened */
     to[1] = -1;
@@ -383,7 +387,7 @@ static bool small(const sf_graph *graph, sf_value v) {
 sf_graph *sf_random_graph(sf_context *context, uint64_t seed, const sf_random_graph_options *options) {
   maker m = {.options = options, .random = {seed * UINT64_C(0x9E3779B97F4A7C15) + 1}};
   if (sf_graph_create(context, "random", &m.graph) != SF_OK) return NULL;
-  int64_t rows = chance(&m.random, 50) ? SF_DIM_SYMBOLIC : 1 + sf_random_below(&m.random, 3);
+  int64_t rows = chance(&m.random, 50) ? SF_DIM_SYMBOLIC : chance(&m.random, 5) ? 0 : 1 + sf_random_below(&m.random, 3);
   int64_t dims[4] = {rows, size(&m, 6), 1 + sf_random_below(&m.random, 4), 1 + sf_random_below(&m.random, 4)};
   int32_t rank = chance(&m.random, 60) ? 4 : 2;
   for (int32_t d = 2; options->large && d < 4; d++) dims[d] += sf_random_below(&m.random, 16);

@@ -22,7 +22,7 @@ typedef struct sf_random_graph_options {
   bool large;
 } sf_random_graph_options;
 
-/* A graph that the caller releases; it has one or two inputs, often with the symbolic dimension, and one to three outputs. NULL: the
+/* A graph that the caller releases; it has inputs, often with the symbolic dimension, and one to three outputs. NULL: the
  * builder refused, which it never should. */
 sf_graph *sf_random_graph(sf_context *context, uint64_t seed, const sf_random_graph_options *options);
 
