@@ -2,7 +2,8 @@
  * Needs a verified graph. Preserves values: what an operation gives in fp32 is what is stored. A result made from constants alone is
  * a constant; one made from a weight is a weight named after it ("fc1.weight:transpose"), so that text stays small. Being static
  * then, its zeros are absent in a contraction as those of any weight.
- * Bounded: neither large growth of memory nor long evaluation is worth a fold; such operations stay. */
+ * Bounded: neither large growth of memory nor long evaluation is worth a fold; such operations stay, and kernels take what they give
+ * for a run-time value. */
 #include "rewrite.h"
 
 enum {
