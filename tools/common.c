@@ -19,6 +19,15 @@ sf_status tool_fail(sf_error *error, sf_status status, const char *file, int lin
   return status;
 }
 
+/* Does the message begin with the operation, or quote it? */
+static bool names_itself(const sf_error *error) {
+  size_t length = strlen(error->op);
+  if (strncmp(error->message, error->op, length) == 0 && strchr(": ", error->message[length])) return true;
+  for (const char *at = error->message; (at = strstr(at, error->op)); at++)
+    if (at > error->message && strchr("'\"", at[-1]) && at[length] == at[-1]) return true;
+  return false;
+}
+
 void tool_print_error(const char *program, const sf_error *error) {
   fprintf(stderr, "%s: ", program);
   if (error->file[0]) {
@@ -27,7 +36,7 @@ void tool_print_error(const char *program, const sf_error *error) {
     if (error->line > 0 && error->column > 0) fprintf(stderr, ":%d", (int)error->column);
     fputs(": ", stderr);
   }
-  if (error->op[0]) fprintf(stderr, "%s: ", error->op);
+  if (error->op[0] && !names_itself(error)) fprintf(stderr, "%s: ", error->op);
   fprintf(stderr, "%s\n", error->message[0] ? error->message : sf_status_text(error->status));
 }
 

@@ -22,7 +22,8 @@ enum {
 /* Fills *error and returns `status`. file NULL: none; line and column 0: none. */
 sf_status tool_fail(sf_error *error, sf_status status, const char *file, int line, int column, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
-/* "PROGRAM: FILE:LINE:COLUMN: OP: MESSAGE" on stderr, without the parts that are not known. */
+/* "PROGRAM: FILE:LINE:COLUMN: OP: MESSAGE" on stderr, without the parts that are not known, and without OP where the message names
+ * it. */
 void tool_print_error(const char *program, const sf_error *error);
 
 /* ---- context ------------------------------------------------------------------------------------------------------ */

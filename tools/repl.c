@@ -1,5 +1,6 @@
 /* The read-eval-print loop of sf-jit. A line is either a line of the text form, which grows the graph, or a command that begins with
- * a colon. A line that ends in a backslash, or inside brackets, goes on on the next one. On a terminal libedit gives editing,
+ * a colon. A line that ends in a backslash, or inside brackets of the text form, goes on on the next one; an empty line ends what goes
+ * on. On a terminal libedit gives editing,
  * history (kept in $XDG_STATE_HOME/sparseflow/history or ~/.local/state/sparseflow/history) and completion. */
 #include "session.h"
 
@@ -45,22 +46,23 @@ static bool profile(session *s, int n, char *const *words) {
 
 typedef struct command {
   const char *name, *arguments, *doc;
-  int min_words;
+  int min_words, most_words; /* behind the name */
   bool (*run)(session *s, int n, char *const *words);
 } command;
 static const command commands[] = {
-    {":load", "FILE.sft", "read a model in place of the graph", 1, load},
-    {":save", "[FILE.sft]", "write the graph", 0, save},
-    {":show", "", "print the graph", 0, show},
-    {":reset", "", "begin an empty graph", 0, reset},
-    {":run", "[NAME=FILE.npy]... [symbol=N]", "run; other inputs are random, named outputs are written", 0, session_run},
-    {":time", "[NAME=FILE.npy]... [symbol=N] [runs=N]", "time runs", 0, session_time},
-    {":profile", "[WEIGHT]", "zeros of the weights, or a picture of one", 0, profile},
-    {":explain", "", "why the program is what it is", 0, explain},
-    {":emit", "STAGE|PASS [KERNEL]", "print graph, canonical, facts, kernels, llvm, asm, or a pass's before and after", 1, emit},
-    {":asm", "[KERNEL]", "assembly of the kernels", 0, assembly},
-    {":help", "", "this", 0, help},
-    {":quit", "", "end (or end of input)", 0, NULL},
+    {":load", "FILE.sft", "read a model in place of the graph", 1, 1, load},
+    {":save", "[FILE.sft]", "write the graph", 0, 1, save},
+    {":show", "", "print the graph", 0, 0, show},
+    {":reset", "", "begin an empty graph", 0, 0, reset},
+    {":run", "[NAME=FILE.npy]... [symbol=N]", "run; other inputs are random, named outputs are written", 0, MOST_WORDS,
+     session_run},
+    {":time", "[NAME=FILE.npy]... [symbol=N] [runs=N]", "time runs", 0, MOST_WORDS, session_time},
+    {":profile", "[WEIGHT]", "zeros of the weights, or a picture of one", 0, 1, profile},
+    {":explain", "", "why the program is what it is", 0, 0, explain},
+    {":emit", "STAGE|PASS [KERNEL]", "print graph, canonical, facts, kernels, llvm, asm, or a pass's before and after", 1, 2, emit},
+    {":asm", "[KERNEL]", "assembly of the kernels", 0, 1, assembly},
+    {":help", "", "this", 0, 0, help},
+    {":quit", "", "end (or end of input)", 0, 0, NULL},
 };
 
 static bool help(session *s, int n, char *const *words) {
@@ -75,11 +77,6 @@ static bool help(session *s, int n, char *const *words) {
   return true;
 }
 
-static bool refuse(session *s, const char *what, const char *why) {
-  fprintf(stderr, "%s: %s%s%s: %s\n", s->options->program, s->where ? s->where : "", s->where ? ": " : "", what, why);
-  return false;
-}
-
 /* Runs one whole line. *quit is set by :quit. */
 static bool evaluate(session *s, char *line, bool *quit) {
   char *at = line + strspn(line, " \t\n");
@@ -87,68 +84,77 @@ static bool evaluate(session *s, char *line, bool *quit) {
   char *words[MOST_WORDS], *rest = NULL;
   int n = 0;
   for (char *word = strtok_r(at, " \t\n", &rest); word; word = strtok_r(NULL, " \t\n", &rest)) {
-    if (n == MOST_WORDS) return refuse(s, words[0], "too many words");
+    if (n == MOST_WORDS) return session_fail(s, "%s: too many words", words[0]);
     words[n++] = word;
   }
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
     const command *c = &commands[i];
     if (strcmp(words[0], c->name) != 0) continue;
+    if (n - 1 < c->min_words || n - 1 > c->most_words)
+      return session_fail(s, "usage: %s%s%s", c->name, *c->arguments ? " " : "", c->arguments);
     if (!c->run) {
       *quit = true;
       return true;
     }
-    if (n - 1 < c->min_words) return refuse(s, words[0], c->arguments);
     bool ok = c->run(s, n - 1, words + 1);
     fflush(stdout);
     return ok;
   }
-  return refuse(s, words[0], "no such command; :help lists them");
+  return session_fail(s, "%s: no such command; :help lists them", words[0]);
 }
 
 /* ---- lines ---------------------------------------------------------------------------------------------------------- */
 
-/* A growing statement. */
+/* A statement under way; its lines are joined to one, as the text form has one statement a line. */
 typedef struct statement {
   char *text;
   size_t length;
+  int32_t lines;
+  int depth; /* of brackets */
 } statement;
 
-/* Does it end in a backslash, or inside brackets? Strings and comments do not count. */
-static bool goes_on(const statement *t) {
-  int depth = 0;
-  bool quoted = false, comment = false;
-  for (size_t i = 0; i < t->length; i++) {
-    char c = t->text[i];
-    if (c == '\n')
-      quoted = comment = false;
-    else if (comment)
-      continue;
+/* Length of the line without its comment; follows brackets. Strings count as neither. */
+static size_t scan(const char *line, size_t n, int *depth) {
+  bool quoted = false;
+  for (size_t i = 0; i < n; i++) {
+    char c = line[i];
+    if (quoted && c == '\\')
+      i++;
     else if (c == '"')
       quoted = !quoted;
     else if (quoted)
       continue;
     else if (c == ';')
-      comment = true;
+      return i;
     else if (c == '[')
-      depth++;
-    else if (c == ']' && depth)
-      depth--;
+      ++*depth;
+    else if (c == ']' && *depth)
+      --*depth;
   }
-  return depth > 0;
+  return n;
 }
 
-/* Appends a line of input; true while more is wanted. The joined lines stand in one, as the text form has one statement a line. */
-static bool append(statement *t, const char *line) {
-  size_t n = strcspn(line, "\r\n");
+static void begin(statement *t) {
+  t->length = 0;
+  t->lines = t->depth = 0;
+  if (t->text) t->text[0] = 0;
+}
+
+/* Appends a line of input. *more: the statement goes on. False: out of memory. */
+static bool append(statement *t, const char *line, bool *more) {
+  size_t n = strcspn(line, "\r\n"), blank = strspn(line, " \t");
+  const char *first = t->length ? t->text + strspn(t->text, " \t") : line + blank;
+  if (*first != ':') n = scan(line, n, &t->depth);
   bool backslash = n && line[n - 1] == '\\';
+  *more = backslash || (t->depth > 0 && blank < strcspn(line, "\r\n"));
+  n -= backslash;
   char *text = realloc(t->text, t->length + n + 2);
   if (!text) return false;
-  memcpy(text + t->length, line, n - backslash);
+  memcpy(text + t->length, line, n);
   t->text = text;
-  t->length += n - backslash;
-  t->text[t->length] = 0;
-  if (!backslash && !goes_on(t)) return false;
-  t->text[t->length++] = ' ';
+  t->length += n;
+  t->lines++;
+  if (*more) t->text[t->length++] = ' ';
   t->text[t->length] = 0;
   return true;
 }
@@ -176,16 +182,18 @@ static const char *const words_of_language[] = {
 #undef SF_ATTR
     "output ", "weights \"", "graph ", "symbol ", "f32["};
 
-/* What completion offers: candidates with the prefix at the cursor narrow `common` to what they share. */
+/* What completion offers: candidates with the prefix at the cursor narrow `common` to what they share, or are shown. */
 typedef struct completion {
   const char *prefix;
   size_t length;
   char common[NAME_MAX_BYTES];
   int found;
+  bool show;
 } completion;
 
 static void offer(completion *c, const char *candidate) {
   if (strncmp(candidate, c->prefix, c->length) != 0 || strlen(candidate) >= sizeof c->common) return;
+  if (c->show) printf("%s%s", c->found ? "  " : "\n", candidate);
   if (c->found++ == 0) {
     strcpy(c->common, candidate);
     return;
@@ -193,6 +201,22 @@ static void offer(completion *c, const char *candidate) {
   size_t n = 0;
   while (c->common[n] && c->common[n] == candidate[n]) n++;
   c->common[n] = 0;
+}
+
+static void offer_all(completion *c, const sf_graph *graph) {
+  c->found = 0;
+  if (c->prefix[0] == ':') {
+    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) offer(c, commands[i].name);
+  } else if (c->prefix[0] == '%') {
+    for (sf_value v = 0; v < sf_graph_value_count(graph); v++) {
+      sf_tensor_info info;
+      char name[NAME_MAX_BYTES];
+      if (sf_graph_value_info(graph, v, &info) != SF_OK || !info.name) continue;
+      if (snprintf(name, sizeof name, "%%%s", info.name) < (int)sizeof name) offer(c, name);
+    }
+  } else {
+    for (size_t i = 0; i < sizeof words_of_language / sizeof *words_of_language; i++) offer(c, words_of_language[i]);
+  }
 }
 
 static unsigned char complete(EditLine *el, int key) {
@@ -208,20 +232,15 @@ static unsigned char complete(EditLine *el, int key) {
   memcpy(prefix, start, length);
   prefix[length] = 0;
   completion c = {.prefix = prefix, .length = length};
-  if (prefix[0] == ':') {
-    for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) offer(&c, commands[i].name);
-  } else if (prefix[0] == '%') {
-    for (sf_value v = 0; v < sf_graph_value_count(t->s->graph); v++) {
-      sf_tensor_info info;
-      char name[NAME_MAX_BYTES];
-      if (sf_graph_value_info(t->s->graph, v, &info) != SF_OK || !info.name) continue;
-      if (snprintf(name, sizeof name, "%%%s", info.name) < (int)sizeof name) offer(&c, name);
-    }
-  } else {
-    for (size_t i = 0; i < sizeof words_of_language / sizeof *words_of_language; i++) offer(&c, words_of_language[i]);
-  }
-  if (!c.found || strlen(c.common) == length) return CC_ERROR;
-  return el_insertstr(el, c.common + length) == 0 ? CC_REFRESH : CC_ERROR;
+  offer_all(&c, t->s->graph);
+  if (!c.found) return CC_ERROR;
+  if (strlen(c.common) > length) return el_insertstr(el, c.common + length) == 0 ? CC_REFRESH : CC_ERROR;
+  if (c.found == 1) return CC_NORM;
+  c.show = true;
+  offer_all(&c, t->s->graph);
+  printf("\n");
+  fflush(stdout);
+  return CC_REDISPLAY;
 }
 
 /* The file of the history, its folders made; false where there is no home. */
@@ -250,7 +269,7 @@ static bool run_terminal(session *s) {
   if (!keeper || !el) {
     if (keeper) history_end(keeper);
     if (el) el_end(el);
-    return refuse(s, "terminal", "cannot be set up");
+    return session_fail(s, "the terminal cannot be set up");
   }
   bool kept = history_path(path, sizeof path);
   history(keeper, &event, H_SETSIZE, 1000);
@@ -269,13 +288,14 @@ static bool run_terminal(session *s) {
   int n;
   const char *text;
   while (!quit && (text = el_gets(el, &n)) && n > 0) {
-    t.more = append(&line, text);
+    if (!append(&line, text, &t.more)) break;
     if (t.more) continue;
     if (line.length) history(keeper, &event, H_ENTER, line.text);
-    if (line.text) evaluate(s, line.text, &quit);
-    line.length = 0;
+    if (kept) history(keeper, &event, H_SAVE, path); /* now: an interrupt ends the program */
+    evaluate(s, line.text, &quit);
+    begin(&line);
   }
-  if (kept) history(keeper, &event, H_SAVE, path);
+  if (!quit) puts("");
   free(line.text);
   el_end(el);
   history_end(keeper);
@@ -285,25 +305,26 @@ static bool run_terminal(session *s) {
 /* ---- scripts and pipes ------------------------------------------------------------------------------------------------ */
 
 static bool run_file(session *s, FILE *file, const char *name) {
-  char *text = NULL, where[4200];
+  char *text = NULL;
   size_t capacity = 0;
   statement line = {0};
   bool quit = false, ok = true, more = false;
-  long number = 0, first = 1;
-  s->where = where;
-  while (!quit && getline(&text, &capacity, file) >= 0) {
-    number++;
-    if (!more) first = number;
-    if ((more = append(&line, text))) continue;
-    snprintf(where, sizeof where, "%s:%ld", name, first);
-    if (line.text && !evaluate(s, line.text, &quit)) ok = false;
-    line.length = 0;
+  s->script = name;
+  for (int32_t number = 1; !quit && getline(&text, &capacity, file) >= 0; number++) {
+    if (!more) s->line = number;
+    if (!append(&line, text, &more)) {
+      more = false;
+      ok = session_fail(s, "out of memory");
+      break;
+    }
+    if (more) continue;
+    s->joined = line.lines > 1;
+    if (!evaluate(s, line.text, &quit)) ok = false;
+    begin(&line);
   }
-  if (more && !quit) {
-    snprintf(where, sizeof where, "%s:%ld", name, first);
-    ok = refuse(s, "end of input", "inside a statement");
-  }
-  s->where = NULL;
+  if (more) ok = session_fail(s, "the input ends inside a statement");
+  s->script = NULL;
+  s->joined = false;
   free(text);
   free(line.text);
   return ok;
@@ -312,7 +333,7 @@ static bool run_file(session *s, FILE *file, const char *name) {
 bool repl_run(session *s, const char *path) {
   if (!path || strcmp(path, "-") == 0) return isatty(STDIN_FILENO) ? run_terminal(s) : run_file(s, stdin, "stdin");
   FILE *file = fopen(path, "r");
-  if (!file) return refuse(s, path, strerror(errno));
+  if (!file) return session_fail(s, "%s: %s", path, strerror(errno));
   bool ok = run_file(s, file, path);
   fclose(file);
   return ok;

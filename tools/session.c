@@ -7,18 +7,20 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { MOST_TENSORS = 64, MOST_RUNS = 1000000 };
+enum { MOST_TENSORS = 64, MOST_WORDS = 256, MOST_RUNS = 1000000 };
 static const size_t npy_max_bytes = (size_t)4 << 30;
 
 static bool report(session *s, const sf_error *error) {
-  char program[64];
-  snprintf(program, sizeof program, "%s%s%s", s->options->program, s->where ? ": " : "", s->where ? s->where : "");
+  char program[4200];
+  if (s->script)
+    snprintf(program, sizeof program, "%s: %s:%d", s->options->program, s->script, (int)s->line);
+  else
+    snprintf(program, sizeof program, "%s", s->options->program);
   tool_print_error(program, error);
   return false;
 }
 
-static bool usage(session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static bool usage(session *s, const char *format, ...) {
+bool session_fail(session *s, const char *format, ...) {
   sf_error error = {.status = SF_STATUS_INVALID_ARGUMENT};
   va_list arguments;
   va_start(arguments, format);
@@ -78,9 +80,19 @@ bool session_load(session *s, const char *path) {
 
 bool session_lines(session *s, const char *text, size_t length) {
   sf_status status = sf_graph_parse_lines(s->graph, text, length, s->folder);
-  if (status != SF_OK) return session_error(s, status);
-  changed(s);
-  return true;
+  if (status == SF_OK) {
+    changed(s);
+    return true;
+  }
+  sf_error error;
+  sf_context_take_error(s->context, &error);
+  if (error.line == 0) return report(s, &error);
+  /* A place in the text: it is the script's. */
+  snprintf(error.file, sizeof error.file, "%s", s->script ? s->script : "");
+  error.line = s->line;
+  if (s->joined) error.column = 0;
+  tool_print_error(s->options->program, &error);
+  return false;
 }
 
 static bool write_file(void *user, const char *text, size_t length) {
@@ -89,11 +101,11 @@ static bool write_file(void *user, const char *text, size_t length) {
 
 bool session_save(session *s, const char *path) {
   FILE *file = path ? fopen(path, "w") : stdout;
-  if (!file) return usage(s, "%s: %s", path, strerror(errno));
+  if (!file) return session_fail(s, "%s: %s", path, strerror(errno));
   sf_status status = sf_graph_print(s->graph, write_file, file);
   bool bad = path ? fclose(file) != 0 : fflush(file) != 0;
   if (status != SF_OK) return session_error(s, status);
-  return bad ? usage(s, "%s: %s", path ? path : "output", strerror(errno)) : true;
+  return bad ? session_fail(s, "%s: %s", path ? path : "output", strerror(errno)) : true;
 }
 
 bool session_compile(session *s) {
@@ -123,7 +135,7 @@ static bool allocate(session *s, const sf_tensor_info *info, int64_t symbol, sf_
   for (int32_t d = 0; d < info->rank; d++) out->dims[d] = info->dims[d] == SF_DIM_SYMBOLIC ? symbol : info->dims[d];
   size_t bytes;
   if (!npy_bytes(out, &bytes) || !(out->data = calloc(bytes ? bytes : 1, 1)))
-    return usage(s, "%s: no memory for this shape", info->name);
+    return session_fail(s, "%s: no memory for this shape", info->name);
   return true;
 }
 
@@ -148,9 +160,10 @@ static bool prepare(session *s, int n, char *const *words, int64_t symbol, tenso
   *t = (tensors){.n_inputs = 0};
   if (!session_compile(s)) return false;
   int32_t inputs = sf_program_input_count(s->program), outputs = sf_program_output_count(s->program);
-  if (inputs > MOST_TENSORS || outputs > MOST_TENSORS) return usage(s, "more than %d inputs or outputs", MOST_TENSORS);
+  if (inputs > MOST_TENSORS || outputs > MOST_TENSORS) return session_fail(s, "more than %d inputs or outputs", MOST_TENSORS);
+  if (n > MOST_WORDS) return session_fail(s, "more than %d words", MOST_WORDS);
   sf_tensor_info info;
-  bool used[MOST_TENSORS * 4] = {false};
+  bool used[MOST_WORDS] = {false};
   const char *file[MOST_TENSORS] = {NULL};
   for (int32_t i = 0; i < inputs + outputs; i++) {
     bool in = i < inputs;
@@ -159,7 +172,7 @@ static bool prepare(session *s, int n, char *const *words, int64_t symbol, tenso
     else
       sf_program_output_info(s->program, i - inputs, &info);
     size_t length = strlen(info.name);
-    for (int w = 0; w < n && w < (int)(sizeof used / sizeof *used); w++)
+    for (int w = 0; w < n; w++)
       if (!used[w] && strncmp(words[w], info.name, length) == 0 && words[w][length] == '=') {
         used[w] = true;
         if (in)
@@ -170,19 +183,22 @@ static bool prepare(session *s, int n, char *const *words, int64_t symbol, tenso
   }
   for (int w = 0; w < n; w++)
     if (!used[w] && strncmp(words[w], "symbol=", 7) != 0 && strncmp(words[w], "runs=", 5) != 0)
-      return usage(s, "\"%s\" names no input or output of the model (NAME=FILE.npy, symbol=N)", words[w]);
+      return session_fail(s, "\"%s\" names no input or output of the model (NAME=FILE.npy, symbol=N)", words[w]);
+  t->n_inputs = inputs;
   for (int32_t i = 0; i < inputs; i++) {
     sf_error error;
     sf_program_input_info(s->program, i, &info);
     if (!file[i]) continue;
-    if (npy_read(file[i], npy_max_bytes, &t->inputs[i], &error) != SF_OK) {
-      t->n_inputs = inputs;
-      return report(s, &error);
+    if (npy_read(file[i], npy_max_bytes, &t->inputs[i], &error) != SF_OK) return report(s, &error);
+    for (int32_t d = 0; d < info.rank && d < t->inputs[i].rank; d++) {
+      int64_t extent = t->inputs[i].dims[d];
+      if (info.dims[d] != SF_DIM_SYMBOLIC) continue;
+      if (symbol < 0) symbol = extent;
+      if (symbol == extent) continue;
+      return session_fail(s, "%s: extent %d is %lld, but the symbolic dimension is %lld", info.name, (int)d, (long long)extent,
+                          (long long)symbol);
     }
-    for (int32_t d = 0; d < info.rank && d < t->inputs[i].rank; d++)
-      if (info.dims[d] == SF_DIM_SYMBOLIC && symbol < 0) symbol = t->inputs[i].dims[d];
   }
-  t->n_inputs = inputs;
   if (symbol < 0) symbol = 1;
   for (int32_t i = 0; i < inputs; i++) {
     sf_program_input_info(s->program, i, &info);
@@ -223,7 +239,7 @@ static bool number_among(session *s, int n, char *const *words, const char *name
   size_t length = strlen(name);
   for (int w = 0; w < n; w++)
     if (strncmp(words[w], name, length) == 0 && !tool_parse_integer(words[w] + length, min, max, value))
-      return usage(s, "\"%s\": a whole number from %lld to %lld", words[w], (long long)min, (long long)max);
+      return session_fail(s, "\"%s\": a whole number from %lld to %lld", words[w], (long long)min, (long long)max);
   return true;
 }
 
@@ -257,7 +273,7 @@ static int by_value(const void *a, const void *b) {
 
 static bool timed_runs(session *s, const tensors *t, int runs, session_timing *out) {
   double *us = malloc((size_t)runs * sizeof *us);
-  if (!us) return usage(s, "out of memory");
+  if (!us) return session_fail(s, "out of memory");
   bool ok = true;
   for (int i = 0; ok && i < 3; i++) ok = execute(s, t);
   for (int i = 0; ok && i < runs; i++) {
@@ -319,7 +335,7 @@ bool session_emit(session *s, const char *stage, const char *kernel) {
 bool session_profile(session *s, const char *name) {
   if (name) {
     sf_value v = sf_graph_find(s->graph, name[0] == '%' ? name + 1 : name);
-    if (v == SF_NO_VALUE) return usage(s, "no value or weight is named \"%s\"", name);
+    if (v == SF_NO_VALUE) return session_fail(s, "no value or weight is named \"%s\"", name);
     return picture_print(s, v, name);
   }
   printf("%-32s %14s %8s %8s %6s %8s %6s\n", "weight", "rows x columns", "zeros", "n:m", "block", "dead r/c", "row");

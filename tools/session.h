@@ -12,14 +12,18 @@ typedef struct session {
   sf_program *program; /* NULL until asked for, and again after the graph changes */
   sf_compile_stats stats;
   sf_compile_options compile;
-  char folder[4096]; /* of weight files: the model's, or the working directory */
-  const char *where; /* "script:12": in front of errors; NULL: none */
+  char folder[4096];  /* of weight files: the model's, or the working directory */
+  const char *script; /* the file whose line is at work, for errors; NULL: none */
+  int32_t line;       /* first of the statement */
+  bool joined;        /* the statement stands on several lines: columns say nothing */
 } session;
 
 /* options must outlive the session. */
 bool session_open(session *s, const tool_options *options);
 void session_close(session *s);
-bool session_error(session *s, sf_status status); /* reports the context's error; always false */
+/* Both report, with the script's line, and return false: a message; the context's error. */
+bool session_fail(session *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+bool session_error(session *s, sf_status status);
 
 bool session_reset(session *s);
 bool session_load(session *s, const char *path);

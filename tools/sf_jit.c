@@ -46,9 +46,14 @@ static int wrong(const char *format, ...) {
   return TOOL_USAGE;
 }
 
-static bool add_number(void *user, const char *word) {
-  tool_classes *list = user;
-  return list->count < TOOL_CLASSES_MAX && tool_parse_integer(word, 1, INT32_MAX, &list->bounds[list->count]) && ++list->count;
+static bool add_number(tool_classes *list, const char *word, int64_t least) {
+  return list->count < TOOL_CLASSES_MAX && tool_parse_integer(word, least, INT32_MAX, &list->bounds[list->count]) && ++list->count;
+}
+static bool add_threads(void *user, const char *word) {
+  return add_number(user, word, 1);
+}
+static bool add_symbol(void *user, const char *word) {
+  return add_number(user, word, 0);
 }
 
 /* TOOL_OK, or the exit code with *done set. */
@@ -66,11 +71,11 @@ static int read_options(int argc, char **argv, arguments *a, bool *done) {
       if (!tool_isa_named(optarg, &a->options.isa)) return wrong("--isa \"%s\": one of %s", optarg, tool_isa_names);
       break;
     case THREADS:
-      if (!tool_each_word(optarg, add_number, &a->threads)) return wrong("--threads \"%s\": whole numbers", optarg);
+      if (!tool_each_word(optarg, add_threads, &a->threads)) return wrong("--threads \"%s\": whole numbers", optarg);
       a->options.threads = (int32_t)a->threads.bounds[0];
       break;
     case SYMBOL:
-      if (!tool_each_word(optarg, add_number, &a->symbols)) return wrong("--symbol \"%s\": whole numbers", optarg);
+      if (!tool_each_word(optarg, add_symbol, &a->symbols)) return wrong("--symbol \"%s\": whole numbers", optarg);
       break;
     case RUNS:
       if (!tool_parse_integer(optarg, 1, 1000000, &a->runs)) return wrong("--runs \"%s\": a whole number", optarg);
@@ -185,7 +190,7 @@ static const struct {
   const char *name;
   int most_words; /* behind the model */
   bool (*run)(session *s, int n, char **words);
-} subcommands[] = {{"run", 1000, run}, {"time", 1000, timing}, {"explain", 0, explain}, {"profile", 1, profile}};
+} subcommands[] = {{"run", 256, run}, {"time", 256, timing}, {"explain", 0, explain}, {"profile", 1, profile}};
 
 static int on_model(const arguments *a, const char *model, bool (*command)(session *, int, char **), int n, char **words) {
   session s;
@@ -217,6 +222,7 @@ int main(int argc, char **argv) {
   char **words = argv + optind;
   if (n && strcmp(words[0], "bench") == 0)
     return n < 2 ? wrong("bench MODEL...") : bench(&a, n - 1, words + 1) ? TOOL_OK : TOOL_FAILED;
+  if (a.threads.count > 1) return wrong("--threads: a list is for bench");
   if (n && strcmp(words[0], "emit") == 0) return emit(&a, n - 1, words + 1);
   for (size_t i = 0; n && i < sizeof subcommands / sizeof *subcommands; i++) {
     if (strcmp(words[0], subcommands[i].name) != 0) continue;
