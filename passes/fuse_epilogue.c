@@ -50,10 +50,18 @@ bool sfi_append_expr(sfi_expr *to, const sfi_expr *from, int32_t operand, int32_
   return true;
 }
 
+/* Would the producer's contiguous stores become strided ones? A map transposes them in registers; other kernels would scatter. */
+static bool scatters(const sfi_kernel *producer, const sfi_kernel *consumer) {
+  const int32_t last = producer->rank - 1;
+  if (producer->anchor == SFI_ANCHOR_MAP || last < 0 || sfi_is(producer->extent[last].of, 1)) return false;
+  return sfi_is(producer->operand[0].stride[last], 1) && !sfi_is(consumer->operand[0].stride[last], 1);
+}
+
 bool sfi_merge_epilogue(const sfi_kernel *producer, const sfi_kernel *consumer, int32_t operand, sfi_kernel *out) {
   if (consumer->anchor != SFI_ANCHOR_MAP || producer->anchor == SFI_ANCHOR_NODE || consumer->n_bounds) return false;
   if (!sfi_same_space(producer, consumer)) return false;
   if (!sfi_same_access(producer, &producer->operand[0], &consumer->operand[operand])) return false;
+  if (scatters(producer, consumer)) return false;
   int32_t map[SFI_OPERANDS_MAX] = {0};
   sfi_kernel merged = *producer;
   merged.operand[0] = consumer->operand[0];

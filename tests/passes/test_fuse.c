@@ -16,7 +16,7 @@ static const pattern patterns[] = {
     /* Bias, activation and the store to the output are the product's; the conversion to panels absorbs what comes before. */
     {"%x = input f32[batch, 3]\n%t = tanh %x\n%w = " W43 "%b = " B4
      "%m = matmul %t, %w transpose_b=1\n%a = add %m, %b\n%y = relu %a\noutput %y\n",
-     1, INT64_MAX, "tanh matmul+add+relu"},
+     1, INT64_MAX, "tanh matmul+add+relu copy"},
     {"%x = input f32[batch, 3]\n%w = " W43 "%m = matmul %x, %w transpose_b=1\n%y = sigmoid %m\noutput %y\n", 1, 1,
      "matmul+sigmoid"},
     /* A value with two uses is stored, unless both are in one kernel. */
