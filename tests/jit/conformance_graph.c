@@ -184,8 +184,8 @@ const char *sf_head_name(int head) {
 
 /* ---- tails --------------------------------------------------------------------------------------------------------- */
 
-/* Operations one after the other: "operation operand attributes; ..". Operands: b one constant a channel, h 0.5, r a run-time value of the
- * same shape, v the case's own value, m a dense weight. "output": marks one there as well. */
+/* Operations one after the other: "operation operands attributes; ..". Operands: b one constant a channel, h 0.5, r a run-time value of the
+ * same shape, v the case's own value, m a dense weight, c and p a batch norm's parameters. "output": marks one there as well. */
 static const char *const tails[] = {
     "",
     "add b",
@@ -204,6 +204,7 @@ static const char *const tails[] = {
     "add b; reduce_mean axes=[0]",
     "concat r axis=-1; relu",
     "matmul m transpose_b=1; add b; relu",
+    "batch_norm c c c p; relu",
 };
 
 const char *sf_tail_name(int tail) {
@@ -224,6 +225,9 @@ static sf_value tail_operand(builder *b, char letter, sf_value v, sf_value own) 
   case 'b':
     if (channels < 1) return no_fit(b);
     return constant(b, shape->rank == 4 ? 3 : 1, (const int64_t[]){channels, 1, 1}, false);
+  case 'c':
+  case 'p':
+    return shape->rank < 2 || dims[1] < 1 ? no_fit(b) : constant(b, 1, &dims[1], letter == 'p');
   case 'h':
     return scalar(b, 0.5f);
   case 'r':
@@ -240,17 +244,15 @@ static sf_value apply_tail(builder *b, const char *text, sf_value v) {
   sf_value own = v;
   while (*text && b->fits) {
     sf_op op;
-    sf_value operands[2] = {v};
+    sf_value operands[5] = {v};
     sf_attr attrs[ROW_ATTRS];
     int64_t ints[ROW_ATTRS][ROW_INTS];
     char attributes[64] = "";
     size_t name = strcspn(text, " ;"), length = strcspn(text, ";");
-    const char *rest = text + name + (text[name] == ' ');
+    const char *rest = text + name;
     int32_t n_operands = 1;
-    if (length > name && (length == name + 2 || rest[1] == ' ')) {
-      operands[n_operands++] = tail_operand(b, *rest, v, own);
-      rest += 1 + (rest[1] == ' ');
-    }
+    for (; *rest == ' ' && strchr(" ;", rest[2]); rest += 2) operands[n_operands++] = tail_operand(b, rest[1], v, own);
+    if (*rest == ' ') rest++;
     if (rest < text + length) memcpy(attributes, rest, (size_t)(text + length - rest));
     if (*attributes && b->graph->nodes[v].shape.rank == 0) return no_fit(b);
     if (sfi_op_named(text, name, &op)) {
