@@ -3,7 +3,9 @@
 #include "space.h"
 
 sfi_refusal sfi_map_accept(sfi_kernel *k, const sfi_plan *plan) {
-  (void)k, (void)plan;
+  (void)plan;
+  for (int32_t b = 0; b < k->n_bounds; b++)
+    if (k->bound[b].limit > SFI_LANES_MOST) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   return SFI_REFUSE_NONE;
 }
 /* A gather or scatter costs about a cycle a lane. */

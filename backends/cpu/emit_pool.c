@@ -3,8 +3,8 @@
 #include "space.h"
 
 sfi_refusal sfi_pool_accept(sfi_kernel *k, const sfi_plan *plan) {
-  (void)k, (void)plan;
-  return SFI_REFUSE_NONE;
+  (void)plan;
+  return k->pool.in_width > SFI_LANES_MOST ? SFI_REFUSE_OFFSETS_TOO_LARGE : SFI_REFUSE_NONE;
 }
 double sfi_pool_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   return sfi_space_cost(k, plan, symbol, 6 * (double)(k->pool.kernel[0] * k->pool.kernel[1]));

@@ -4,6 +4,10 @@
 
 #include "emission.h"
 
+/* Extents up to which lanes count in 32 bits whether they lie inside an image: pads and strides, below 2^31 each, may go around it and must
+ * not come back to it. */
+enum { SFI_LANES_MOST = 1 << 30 };
+
 typedef void (*sfi_point_fn)(sfi_emission *e, const sfi_point *point);
 
 /* Loops over the tiles asked for and the dimensions behind them, and calls `body` at each point; along the last dimension for vectors
