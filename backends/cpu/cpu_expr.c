@@ -57,8 +57,7 @@ LLVMValueRef sfi_operand_load(sfi_emission *e, int32_t operand, const sfi_point 
   sfi_poly stride = access->stride[point->vector_dim];
   LLVMValueRef bounds = bound_mask(e, operand, point);
   if (sfi_is(stride, 0) && !bounds) return sfi_splat(e, sfi_load_scalar(e, e->f32, base, first));
-  if (point->compressed) {
-    assert(sfi_is(stride, 1));
+  if (point->compressed && sfi_is(stride, 1) && !bounds) {
     LLVMTypeRef type = e->vec;
     return sfi_intrinsic(e, "llvm.masked.expandload", &type, 1,
                          (LLVMValueRef[]){sfi_at(e, e->f32, base, first), point->mask, LLVMConstNull(e->vec)}, 3);
@@ -120,7 +119,7 @@ void sfi_point_store(sfi_emission *e, const sfi_point *point, LLVMValueRef value
     return;
   }
   sfi_poly stride = access->stride[point->vector_dim];
-  if (point->compressed) {
+  if (point->compressed && sfi_is(stride, 1)) {
     store_compressed(e, value, sfi_at(e, e->f32, base, first), point->mask);
     return;
   }

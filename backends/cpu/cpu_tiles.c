@@ -121,8 +121,14 @@ static void columns_at(sfi_emission *e, LLVMValueRef t, LLVMValueRef flat, LLVMV
       LLVMTypeRef narrow = LLVMVectorType(e->i32, (unsigned)e->lanes);
       LLVMValueRef lane = LLVMBuildAdd(e->builder, LLVMBuildTrunc(e->builder, sfi_iota(e), narrow, ""),
                                        sfi_splat(e, LLVMBuildTrunc(e->builder, column, e->i32, "")), "");
-      LLVMValueRef in_row = LLVMBuildURem(e->builder, lane, LLVMBuildTrunc(e->builder, sfi_splat(e, pitch), narrow, ""), "");
-      p->mask = LLVMBuildICmp(e->builder, LLVMIntULT, in_row, LLVMBuildTrunc(e->builder, sfi_splat(e, valid), narrow, ""), "");
+      LLVMValueRef pitches = LLVMBuildTrunc(e->builder, sfi_splat(e, pitch), narrow, "");
+      LLVMValueRef valids = LLVMBuildTrunc(e->builder, sfi_splat(e, valid), narrow, "");
+      LLVMValueRef in_row = LLVMBuildURem(e->builder, lane, pitches, ""), rows = LLVMBuildUDiv(e->builder, lane, pitches, "");
+      p->mask = LLVMBuildICmp(e->builder, LLVMIntULT, in_row, valids, "");
+      LLVMValueRef point = LLVMBuildAdd(e->builder, LLVMBuildMul(e->builder, rows, valids, ""), in_row, "");
+      LLVMTypeRef wide = LLVMVectorType(e->i64, (unsigned)e->lanes);
+      p->lane_index =
+          LLVMBuildSub(e->builder, LLVMBuildZExt(e->builder, point, wide, ""), sfi_splat(e, sfi_mini(e, column, valid)), "");
       if (end) p->mask = LLVMBuildAnd(e->builder, p->mask, sfi_mask_below(e, first, end), "");
     } else if (end) {
       p->mask = sfi_mask_below(e, first, end);

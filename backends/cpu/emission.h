@@ -86,7 +86,8 @@ typedef struct sfi_point {
   int32_t rank;                      /* dimensions in use */
   int32_t vector_dim;
   bool vector;
-  bool compressed;         /* the mask's lanes, packed together, are consecutive points from index[] on (convolution rows) */
+  bool compressed; /* the mask's lanes, packed together, are consecutive points from index[] on (convolution rows); lane_index
+                              says where each is */
   LLVMValueRef lane_index; /* NULL: lanes are consecutive from index[vector_dim] on; else i64 index of each lane, added to it */
   LLVMValueRef mask;       /* lanes that exist; NULL: all */
   int32_t given_operand;   /* 0: none; else loads of this operand are `given` */

@@ -224,7 +224,7 @@ int plan_cases_random(kernel_store *store, uint64_t seed, plan_case_fn use, void
   return calls;
 }
 
-int plan_cases_file(kernel_store *store, const char *path, plan_case_fn use, void *user) {
+static int run_file(kernel_store *store, const char *path, plan_case_fn use, void *user) {
   sf_context *context = plain_context();
   char whole[512];
   sf_graph *graph;
@@ -233,5 +233,13 @@ int plan_cases_file(kernel_store *store, const char *path, plan_case_fn use, voi
   int calls = run_at_extents(store, graph, 1, false, path, use, user);
   sf_graph_release(graph);
   sf_context_release(context);
+  return calls;
+}
+
+int plan_cases_files(kernel_store *store, plan_case_fn use, void *user) {
+  static const char *const paths[] = {"examples/digits/dense.sft", "examples/digits/pruned.sft",
+                                      "tests/cpu/graphs/strided-residual.sft"};
+  int calls = 0;
+  for (size_t i = 0; i < SFI_COUNT(paths); i++) calls += run_file(store, paths[i], use, user);
   return calls;
 }

@@ -13,7 +13,7 @@ typedef void (*plan_case_fn)(void *user, const kernel_case *c);
 int plan_cases_operation(kernel_store *store, sf_op op, plan_case_fn use, void *user);
 /* A random graph, at a few values of its symbol. */
 int plan_cases_random(kernel_store *store, uint64_t seed, plan_case_fn use, void *user);
-/* A text-form file below the source folder. */
-int plan_cases_file(kernel_store *store, const char *path, plan_case_fn use, void *user);
+/* The digits models, and tests/cpu/graphs: what kernels once computed wrong. */
+int plan_cases_files(kernel_store *store, plan_case_fn use, void *user);
 
 #endif

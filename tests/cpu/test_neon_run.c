@@ -92,8 +92,7 @@ START_TEST(graphs) {
     if (info && !(info->flags & SF_OPF_LEAF)) ck_assert_int_gt(plan_cases_operation(&store, (sf_op)op, write_case, &w), 0);
   }
   for (uint64_t seed = 1; seed <= RANDOM; seed++) plan_cases_random(&store, seed, write_case, &w);
-  ck_assert_int_gt(plan_cases_file(&store, "examples/digits/dense.sft", write_case, &w), 0);
-  ck_assert_int_gt(plan_cases_file(&store, "examples/digits/pruned.sft", write_case, &w), 0);
+  ck_assert_int_gt(plan_cases_files(&store, write_case, &w), 10);
   run_cases(&store, &w);
   kernel_store_deinit(&store);
 }
