@@ -16,7 +16,10 @@ struct sf_context {
   sf_log_level log_level;
   sf_parallel_for_fn parallel_for; /* NULL: the library's own */
   void *parallel_for_user;
-  int32_t threads;   /* >= 1 */
+  int32_t threads; /* >= 1 */
+  /* A kernel whose predicted time on one thread is below this runs on one: joining threads costs microseconds when they are awake,
+   * and a time slice where they compete with others. */
+  double worth_spreading_us;
   sfi_target target; /* what compiled code may use */
   pthread_mutex_t error_lock;
   sf_error error;      /* first since sf_context_take_error */

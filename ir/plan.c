@@ -52,36 +52,3 @@ int64_t sfi_kernel_tiles(const sfi_kernel *kernel, int64_t symbol) {
     return points(kernel, 0, kernel->tile_dims, symbol);
   }
 }
-
-static int32_t operations(const sfi_expr *expr) {
-  int32_t n = 0;
-  for (int32_t i = 0; i < expr->n; i++) n += expr->steps[i].kind == SFI_STEP_OP;
-  return n;
-}
-
-double sfi_kernel_work(const sfi_kernel *kernel, int64_t symbol) {
-  const double space = (double)points(kernel, 0, kernel->rank, symbol);
-  const double edge = (double)(kernel->n_operands + operations(&kernel->epilogue)); /* of one point of the output */
-  double inner = 1;
-  int64_t depth;
-  switch (kernel->anchor) {
-  case SFI_ANCHOR_CONTRACT:
-    return space * edge +
-           2.0 * (double)kernel->contract.facts->nonzeros * (double)(points(kernel, 0, 1, symbol) * points(kernel, 2, 3, symbol));
-  case SFI_ANCHOR_PRODUCT:
-    return sfi_poly_eval(kernel->contract.depth, symbol, &depth) ? space * (edge + 2.0 * (double)depth) : 0;
-  case SFI_ANCHOR_REDUCE:
-    for (int32_t d = 0; d < kernel->reduce_rank; d++) {
-      int64_t extent;
-      inner *= sfi_extent_eval(kernel->reduce_extent[d], symbol, &extent) ? (double)extent : 0;
-    }
-    return space * (edge + inner * (2 + operations(&kernel->pre)));
-  case SFI_ANCHOR_POOL:
-    return space * (edge + 2.0 * (double)(kernel->pool.kernel[0] * kernel->pool.kernel[1]));
-  case SFI_ANCHOR_SOFTMAX:
-  case SFI_ANCHOR_NORMALIZE:
-    return space * (edge + 8 + operations(&kernel->pre)); /* three passes over the axis */
-  default:
-    return space * edge;
-  }
-}

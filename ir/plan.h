@@ -207,7 +207,5 @@ void sfi_plan_print(const sfi_plan *plan, sfi_text *out);
 void sfi_kernel_key(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text *out);
 /* Number of tiles at `symbol`; the runtime spreads [0, tiles). */
 int64_t sfi_kernel_tiles(const sfi_kernel *kernel, int64_t symbol);
-/* Rough work at `symbol`, to decide whether threads pay: floating-point operations plus elements moved. */
-double sfi_kernel_work(const sfi_kernel *kernel, int64_t symbol);
 
 #endif

@@ -80,6 +80,7 @@ static sf_status create(const sf_context_options *options, sfi_diag *diag, sf_co
   context->parallel_for = options->parallel_for;
   context->parallel_for_user = options->parallel_for_user;
   context->threads = options->threads ? options->threads : allowed_cores();
+  context->worth_spreading_us = 20;
   context->target = *target;
   if (pthread_mutex_init(&context->error_lock, NULL) != 0) {
     status = sfi_fail_memory(diag);

@@ -3,6 +3,8 @@
 #include "jit.h"
 #include "ref.h"
 
+#include <sched.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #if defined(_OPENMP)
@@ -67,19 +69,41 @@ static void run_alone(sf_context *context, const sf_graph *graph, const sfi_laun
 }
 
 #if defined(_OPENMP)
-/* One region a run. Threads meet where a kernel that is spread begins or ends; between two that are not, the first thread just goes
- * on. A host's own region around this call makes ours a team of one or more: whatever its size, it works the same. */
+/* One region a run. All chunks of all kernels are numbered in order, and threads draw numbers: whoever comes first does the work, and a
+ * thread that the system keeps away holds up nothing but the chunk it has begun. A chunk waits until all of the kernels before its own
+ * are done. A host's own region around this call makes ours a team of one or more: whatever its size, it works the same. */
+typedef struct region {
+  atomic_llong drawn, done;
+} region;
+
+/* Waits for others' chunks: briefly awake, then giving way. */
+static void wait_for(const atomic_llong *done, int64_t count) {
+  for (int turn = 0; atomic_load_explicit(done, memory_order_acquire) < count; turn++) {
+    if (turn > 2000) sched_yield();
+#if defined(__x86_64__)
+    else
+      __builtin_ia32_pause();
+#endif
+  }
+}
+
 static void run_region(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol) {
+  region r;
+  atomic_init(&r.drawn, 0);
+  atomic_init(&r.done, 0);
 #pragma omp parallel num_threads(context->threads)
   {
-    int64_t team = omp_get_num_threads(), id = omp_get_thread_num();
-    for (size_t k = 0; k < n; k++) {
+    int64_t before = 0; /* chunks of the kernels before launches[k] */
+    size_t k = 0;
+    for (;;) {
+      const int64_t number = atomic_fetch_add_explicit(&r.drawn, 1, memory_order_relaxed);
+      while (k < n && number >= before + launches[k].chunks) before += launches[k++].chunks;
+      if (k == n) break;
       const sfi_launch *launch = &launches[k];
-      int64_t chunks = sfi_min(launch->chunks, team);
-      if (id < chunks) run_tiles(graph, launch, symbol, cut(launch->tiles, id, chunks), cut(launch->tiles, id + 1, chunks));
-      if (k + 1 < n && (launch->chunks > 1 || launches[k + 1].chunks > 1)) {
-#pragma omp barrier
-      }
+      const int64_t i = number - before;
+      wait_for(&r.done, before);
+      run_tiles(graph, launch, symbol, cut(launch->tiles, i, launch->chunks), cut(launch->tiles, i + 1, launch->chunks));
+      atomic_fetch_add_explicit(&r.done, 1, memory_order_release);
     }
   }
 }

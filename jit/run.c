@@ -4,10 +4,8 @@
 #include "jit.h"
 
 enum { SLOTS_MIN = 64, LINE = 64 };
-/* Below this predicted time a kernel runs on one thread: waking the others and meeting them again would cost as much. */
-static const double worth_spreading_us = 20;
-/* Share of a core's peak that small kernels reach. */
-static const double expected_share_of_peak = 0.125;
+/* Chunks a thread: more than one, so that a thread that comes late leaves its share to the others. */
+enum { CHUNKS_A_THREAD = 4 };
 
 typedef struct instance {
   const sfi_class *class; /* of the launches; NULL: none are prepared */
@@ -207,10 +205,9 @@ static const sfi_class *class_of(const sf_program *program, int64_t symbol) {
 
 sfi_launch sfi_launch_of(const sf_context *context, const sfi_plan *plan, const sfi_kernel *kernel, sf_kernel_fn fn,
                          int64_t symbol) {
-  const double work_a_us = plan->target->peak_gflops * 1e3 * expected_share_of_peak;
   sfi_launch launch = {.kernel = kernel, .fn = fn, .tiles = sfi_kernel_tiles(kernel, symbol), .chunks = 1};
-  if (fn && sfi_kernel_work(kernel, symbol) > worth_spreading_us * work_a_us) {
-    launch.chunks = (int32_t)sfi_max(1, sfi_min(launch.tiles, context->threads));
+  if (fn && context->threads > 1 && kernel->emitter->cost(kernel, plan, symbol) > context->worth_spreading_us) {
+    launch.chunks = (int32_t)sfi_max(1, sfi_min(launch.tiles, (int64_t)context->threads * CHUNKS_A_THREAD));
   }
   if (!fn && kernel->node == SF_NO_VALUE) {
     sfi_buffer_bytes(&plan->buffers[kernel->operand[0].buffer], symbol, &launch.copy_bytes);

@@ -90,12 +90,10 @@ static bool failed(sf_trial *t, const char *how, const char *format, ...) {
   return false;
 }
 
-/* The runtime cuts a kernel where that pays by its target's rate: none that is infinitely fast, all that are infinitely slow. New
- * slots, because old ones remember how they were cut. */
+/* The runtime cuts a kernel where that pays: here none, or all. New slots, because old ones remember how they were cut. */
 static void cut(sf_program *program, bool pieces) {
-  static const sfi_target fast = {.name = "fast", .peak_gflops = INFINITY}, slow = {.name = "slow"};
   sfi_diag diag = {0};
-  for (int32_t c = 0; c < program->n_classes; c++) program->classes[c].plan.target = pieces ? &slow : &fast;
+  program->context->worth_spreading_us = pieces ? -1 : INFINITY;
   sfi_slots_destroy(program);
   if (sfi_slots_create(program, &diag) != SF_OK) abort();
 }

@@ -139,7 +139,7 @@ static void unwritten(sfi_kernel *k) {
   buffer_of(k, 1)->kind = SFI_BUFFER_TEMP;
 }
 static void output_lost(sfi_kernel *k) {
-  buffer_of(k, 0)->kind = SFI_BUFFER_TEMP;
+  (void)k, buffer_of(&plan.kernels[plan.n_kernels - 1], 0)->kind = SFI_BUFFER_TEMP;
 }
 static void empty_class(sfi_kernel *k) {
   (void)k, plan.symbol_max = plan.symbol_min - 1;
@@ -190,7 +190,7 @@ static const fault faults[] = {
     {MIXED, SFI_ANCHOR_PRODUCT, far_offset, "operand 1 reaches"},
     {MIXED, SFI_ANCHOR_MAP, no_name, "without a name"},
     {MIXED, SFI_ANCHOR_MAP, unwritten, "nothing has written"},
-    {DENSE, SFI_ANCHOR_SOFTMAX, output_lost, "nothing writes output y"},
+    {DENSE, SFI_ANCHOR_MAP, output_lost, "nothing writes output y"},
     {DENSE, SFI_ANCHOR_MAP, empty_class, "an empty class"},
     {DENSE, SFI_ANCHOR_MAP, no_type, "has no type"},
     {DENSE, SFI_ANCHOR_MAP, no_port, "no port of the graph"},
