@@ -184,12 +184,17 @@ const char *sf_head_name(int head) {
 
 /* ---- tails --------------------------------------------------------------------------------------------------------- */
 
-/* Operations one after the other: "operation operands attributes; ..". Operands: b one constant a channel, h 0.5, r a run-time value of the
- * same shape, v the case's own value, m a dense weight, c and p a batch norm's parameters. "output": marks one there as well. */
+/* Operations one after the other: "operation operands attributes; ..". Operands: b one constant a channel, h 0.5; run-time values: r of the
+ * same shape, t transposed to it, n with the channels of an image last, e every second element of a larger one, l and f broadcast along the
+ * last and the first dimension; v the case's own value, m a dense weight, c and p a batch norm's parameters. "output": marks one there as well. */
 static const char *const tails[] = {
     "",
     "add b",
     "add b; relu",
+    "add t; relu",
+    "sub n; tanh",
+    "mul e; add l; relu",
+    "add f; sigmoid",
     "mul b; add b; gelu",
     "add r; relu",
     "add b; add r; tanh",
@@ -232,6 +237,19 @@ static sf_value tail_operand(builder *b, char letter, sf_value v, sf_value own) 
     return scalar(b, 0.5f);
   case 'r':
     return plain ? input(b, shape->rank, dims) : no_fit(b);
+  case 't':
+    return plain ? head_transposed(b, shape->rank, dims) : no_fit(b);
+  case 'n':
+    if (!plain || shape->rank != 4) return no_fit(b);
+    return sf_transpose(b->graph, input(b, 4, (const int64_t[]){dims[0], dims[2], dims[3], dims[1]}), 4,
+                        (const int64_t[]){0, 3, 1, 2});
+  case 'e':
+    return plain ? head_steps(b, shape->rank, dims) : no_fit(b);
+  case 'l':
+  case 'f':
+    if (!plain || shape->rank == 0) return no_fit(b);
+    dims[letter == 'l' ? shape->rank - 1 : 0] = 1;
+    return input(b, shape->rank, dims);
   case 'm':
     return shape->rank < 2 || last < 1 ? no_fit(b) : dense(b, 2, (const int64_t[]){9, last});
   default:
