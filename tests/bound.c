@@ -160,6 +160,7 @@ static double binary_error(sf_op op, double x, double ex, double y, double ey, d
     break;
   }
   assert(op == SF_OP_DIV);
+  if (!(ex < FLT_MAX) || !(ey < FLT_MAX)) return INFINITY;
   if (isnan(x) || isnan(y)) return 0;
   /* A zero's sign depends on how it came about; a reciprocal of less overflows. */
   if (fabs(y) <= ey || fabs(y) < 4 * (double)FLT_MIN) return INFINITY;

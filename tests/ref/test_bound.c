@@ -111,6 +111,30 @@ START_TEST(bound_at_edges) {
 }
 END_TEST
 
+/* 29 x / y: a quotient of what overflowed, or is no number by an overflow, is not known, whatever the divisor. */
+START_TEST(bound_of_quotients) {
+  static const struct {
+    float x, y;
+    bool known;
+  } rows[] = {{3, 2, true},      {3, INFINITY, true},      {3, NAN, true},
+              {3e38f, 2, false}, {3e38f, INFINITY, false}, {-3e38f, -INFINITY, false}};
+  for (size_t i = 0; i < SFI_COUNT(rows); i++) {
+    float x = rows[i].x, y = rows[i].y, factor = 29;
+    double quotient, bound;
+    sf_graph *graph;
+    ck_assert_int_eq(sf_graph_create(context, "g", &graph), SF_OK);
+    sf_value a = sf_graph_input(graph, "a", SF_F32, 1, (int64_t[]){1}), b = sf_graph_input(graph, "b", SF_F32, 1, (int64_t[]){1});
+    sf_value large = sf_binary(graph, SF_OP_MUL, a, sf_graph_constant(graph, SF_F32, 0, NULL, &factor));
+    sf_graph_output(graph, "y", sf_binary(graph, SF_OP_DIV, large, b));
+    sf_tensor in[] = {vector(&x, SF_F32, 1), vector(&y, SF_F32, 1)}, out = vector(&quotient, SF_F64, 1);
+    sf_tensor e = vector(&bound, SF_F64, 1);
+    ck_assert(sf_bounded_run(graph, 1, in, &out, &e));
+    ck_assert_msg(isfinite(bound) == rows[i].known, "row %zu: bound %g", i, bound);
+    sf_graph_release(graph);
+  }
+}
+END_TEST
+
 /* On random graphs an fp32 run stays within the bounds, a run with one weight a little wrong does not, and most elements have a bound
  * that says something. */
 START_TEST(bounds_hold_and_tell) {
@@ -167,6 +191,7 @@ int main(void) {
   tcase_add_test(tests, comparison_wants_nan_and_infinities_in_place);
   tcase_add_test(tests, bound_of_one_operation);
   tcase_add_test(tests, bound_at_edges);
+  tcase_add_test(tests, bound_of_quotients);
   tcase_add_test(tests, bounds_hold_and_tell);
   suite_add_tcase(suite, tests);
   SRunner *runner = srunner_create(suite);
