@@ -167,9 +167,10 @@ static bool is_symbolic(const sf_graph *graph) {
   return false;
 }
 
-static void run_at(conformance *c, const sf_graph *graph, const char *name, const set *s, bool special, int64_t symbol) {
+static void run_at(conformance *c, const sf_graph *graph, const char *name, const set *s, size_t seed, bool special,
+                   int64_t symbol) {
   sf_trial *t = &c->trial;
-  if (!sf_trial_begin(t, graph, (uint64_t)(c->graphs * 7 + symbol + 1), special, symbol)) {
+  if (!sf_trial_begin(t, graph, seed * 1000 + (size_t)symbol, special, symbol)) {
     fail(c, name, t->failure);
     return;
   }
@@ -180,36 +181,37 @@ static void run_at(conformance *c, const sf_graph *graph, const char *name, cons
   }
 }
 
-/* The nth pattern of a graph: all extents for the first, some in turn for the others; every second one with special inputs too. */
-static void check_graph(conformance *c, const sf_graph *graph, const char *name, size_t nth) {
+/* The nth pattern of a graph: all extents for the first, some in turn for the others; every second one with special inputs too. What is
+ * in turn depends on the graph's number, so that a graph alone (--only) runs as it does among the others. */
+static void check_graph(conformance *c, const sf_graph *graph, const char *name, size_t number, size_t nth) {
   set *s = &c->sets[c->graphs % 2];
   c->graphs++;
   bool good = compile_all(c, graph, name, s), symbolic = is_symbolic(graph);
   release(&c->sets[c->graphs % 2]);
   size_t n = !symbolic ? 1 : nth == 0 && !c->quick ? SFI_COUNT(extents) : EXTENTS_OF_MANY;
   for (size_t i = 0; i < n && good; i++) {
-    size_t turn = nth == 0 ? 0 : (nth + (size_t)c->graphs) * EXTENTS_OF_MANY;
+    size_t turn = nth == 0 ? 0 : (nth + number) * EXTENTS_OF_MANY, seed = number * SFI_COUNT(patterns) + nth + 1;
     int64_t symbol = symbolic ? extents[(i + turn) % SFI_COUNT(extents)] : 1;
-    run_at(c, graph, name, s, false, symbol);
-    if (!symbolic || (i + nth + (size_t)c->graphs) % 2 == 1) run_at(c, graph, name, s, true, symbol);
+    run_at(c, graph, name, s, seed, false, symbol);
+    if (!symbolic || (i + nth + number) % 2 == 1) run_at(c, graph, name, s, seed, true, symbol);
   }
 }
 
 /* ---- cases --------------------------------------------------------------------------------------------------------- */
 
-static void check_case(conformance *c, const sf_case *row, sf_op op, int head, int tail) {
+static void check_case(conformance *c, const sf_case *row, sf_op op, int head, int tail, size_t number) {
   bool plain = head == 0 && tail == 0, weighted = sf_case_has_weight(row);
   size_t many = c->quick ? PATTERNS_OF_MANY : SFI_COUNT(patterns), n = !weighted ? 1 : plain ? many : PATTERNS_OF_MANY;
   for (size_t i = 0; i < n && c->failures < FAILURES; i++) {
     char name[NAME];
     /* A graph that is not plain meets a few patterns, other ones than its neighbours. */
-    size_t pattern = plain || !weighted ? i : (i * 7 + (size_t)c->graphs) % SFI_COUNT(patterns);
+    size_t pattern = plain || !weighted ? i : (i * 7 + number) % SFI_COUNT(patterns);
     bool fits;
     snprintf(name, sizeof name, "%s %s %s [%s] [%s] %s", sfi_op_of(op)->text, row->operands, row->attributes, sf_head_name(head),
              sf_tail_name(tail), weighted ? patterns[pattern].name : "");
     if (c->only && !strstr(name, c->only)) continue;
     sf_graph *graph = sf_case_graph(c->context[0], row, op, head, tail, &patterns[pattern].zeros, &fits);
-    if (graph) check_graph(c, graph, name, i);
+    if (graph) check_graph(c, graph, name, number, i);
     if (!graph && fits) fail(c, name, "the builder refused");
     sf_graph_release(graph);
     if (!fits) return;
@@ -217,7 +219,7 @@ static void check_case(conformance *c, const sf_case *row, sf_op op, int head, i
 }
 
 static void check_part(conformance *c, int part, int parts) {
-  int at = 0, step = c->quick ? 4 : 1, tails = 0;
+  int step = c->quick ? 4 : 1, tails = 0, next = 0;
   while (sf_tail_name(tails)) tails++;
   for (size_t i = 0; i < sf_case_count; i++) {
     const sf_case *row = &sf_cases[i];
@@ -228,8 +230,9 @@ static void check_part(conformance *c, int part, int parts) {
         for (int tail = 0; sf_tail_name(tail); tail++) {
           bool wanted = head == 0 && (tail == 0 || tail == turn);
           wanted = wanted || (tail == 0 && row->also & HEADS) || (head == 0 && row->also & TAILS);
-          if (!wanted || at++ % step != 0 || at / step % parts != part || c->failures >= FAILURES) continue;
-          check_case(c, row, (sf_op)op, head, tail);
+          if (!wanted) continue;
+          int number = next++;
+          if (number % step == 0 && number / step % parts == part) check_case(c, row, (sf_op)op, head, tail, (size_t)number);
         }
     }
   }
