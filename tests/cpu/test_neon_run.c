@@ -3,6 +3,7 @@
  * (77) where the cross compiler or qemu is missing, and under sanitizers, which see nothing of it. */
 #include "contraction_cases.h"
 #include "plan_cases.h"
+#include "sanitized.h"
 
 #include <check.h>
 #include <ftw.h>
@@ -158,19 +159,9 @@ static int remove_entry(const char *path, const struct stat *st, int kind, struc
   return remove(path);
 }
 
-static bool sanitized(void) {
-#if defined(__SANITIZE_ADDRESS__)
-  return true;
-#elif defined(__has_feature)
-  return __has_feature(address_sanitizer) || __has_feature(thread_sanitizer);
-#else
-  return false;
-#endif
-}
-
 int main(void) {
-  if (sanitized() || system("command -v " COMPILER " >/dev/null && command -v " EMULATOR " >/dev/null") != 0) {
-    puts(sanitized() ? "skipped: built with a sanitizer" : "skipped: needs " COMPILER " and " EMULATOR " (tools/setup)");
+  if (sf_sanitized() || system("command -v " COMPILER " >/dev/null && command -v " EMULATOR " >/dev/null") != 0) {
+    puts(sf_sanitized() ? "skipped: built with a sanitizer" : "skipped: needs " COMPILER " and " EMULATOR " (tools/setup)");
     return SKIPPED;
   }
   if (!mkdtemp(folder)) {
