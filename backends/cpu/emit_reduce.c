@@ -46,29 +46,33 @@ static void line_step(sfi_emission *e, const sfi_point *point, LLVMValueRef *car
     v = sfi_exp(e, v);
     sfi_point_store(e, point, v); /* kept for the last pass */
   }
-  if (l->op == LINE_MAX)
+  if (l->op == LINE_MAX) {
     next = largest(e, carried[0], v);
-  else if (l->op == LINE_SUM_SQUARE)
-    next = sfi_fma(e, v, v, carried[0]);
-  else
+  } else {
+    v = LLVMBuildFPExt(e->builder, v, LLVMTypeOf(carried[0]), "");
+    if (l->op == LINE_SUM_SQUARE) v = LLVMBuildFMul(e->builder, v, v, "");
     next = LLVMBuildFAdd(e->builder, carried[0], v, "");
+  }
   carried[0] = l->along && point->mask ? LLVMBuildSelect(e->builder, point->mask, next, carried[0], "") : next;
 }
 
-/* The pass's result at `point`: a scalar where lanes run along the line or points are single, else one result a lane. */
+/* The pass's result at `point`: a scalar where lanes run along the line or points are single, else one result a lane. Sums are in fp64:
+ * thousands of like terms would drift in fp32, and the conversions hide behind the latency of the addition. */
 static LLVMValueRef line_value(sfi_emission *e, const sfi_point *point, int32_t first, int32_t dims, const sfi_extent *extent,
                                line l) {
   bool vector = l.along || point->vector;
-  double start = l.op == LINE_MAX ? -__builtin_inf() : 0;
-  LLVMValueRef carried = vector ? sfi_vconst(e, start) : sfi_f32(e, start);
+  LLVMTypeRef f64 = LLVMDoubleTypeInContext(e->context), wide = vector ? LLVMVectorType(f64, (unsigned)e->lanes) : f64;
+  LLVMValueRef none = vector ? sfi_vconst(e, -__builtin_inf()) : sfi_f32(e, -__builtin_inf());
+  LLVMValueRef carried = l.op == LINE_MAX ? none : LLVMConstNull(wide);
   if (l.along && l.minus) l.minus = sfi_splat(e, l.minus);
   sfi_inner_walk(e, point, first, dims, extent, l.along, &carried, 1, line_step, &l);
-  if (!l.along) return carried;
-  LLVMTypeRef type = e->vec;
-  if (l.op == LINE_MAX) return sfi_intrinsic(e, "llvm.vector.reduce.fmaximum", &type, 1, &carried, 1);
-  LLVMValueRef sum = sfi_intrinsic(e, "llvm.vector.reduce.fadd", &type, 1, (LLVMValueRef[]){sfi_f32(e, -0.0), carried}, 2);
-  LLVMSetFastMathFlags(sum, LLVMFastMathAllowReassoc);
-  return sum;
+  LLVMTypeRef type = LLVMTypeOf(carried);
+  if (l.op == LINE_MAX) return l.along ? sfi_intrinsic(e, "llvm.vector.reduce.fmaximum", &type, 1, &carried, 1) : carried;
+  if (l.along) {
+    carried = sfi_intrinsic(e, "llvm.vector.reduce.fadd", &type, 1, (LLVMValueRef[]){LLVMConstReal(f64, -0.0), carried}, 2);
+    LLVMSetFastMathFlags(carried, LLVMFastMathAllowReassoc);
+  }
+  return LLVMBuildFPTrunc(e->builder, carried, point->vector && !l.along ? e->vec : e->f32, "");
 }
 
 /* Do the loads of `pre` run contiguously along dimension d? Decided by the first that moves with it. */
