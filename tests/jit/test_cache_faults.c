@@ -198,8 +198,7 @@ START_TEST(killed_at_every_call) {
   for (; !survived; k++) {
     ck_assert_int_lt(k, 2000);
     remove_below();
-    pid_t child = fork();
-    ck_assert_int_ge(child, 0);
+    pid_t child = fork_child();
     if (child == 0) {
       arm(k, KILL, 0);
       scenario();

@@ -430,8 +430,7 @@ END_TEST
 /* In a child without root's rights, who owns `folder`. */
 static pid_t fork_unprivileged(void) {
   if (geteuid() == 0) ck_assert_int_eq(chown(folder, NOBODY, NOBODY), 0);
-  pid_t child = fork();
-  ck_assert_int_ge(child, 0);
+  pid_t child = fork_child();
   if (child == 0 && geteuid() == 0 && (setgid(NOBODY) != 0 || setuid(NOBODY) != 0)) _exit(9);
   return child;
 }
@@ -468,7 +467,7 @@ START_TEST(read_only_directory) {
 END_TEST
 
 START_TEST(file_size_limit_does_not_kill) {
-  pid_t child = fork();
+  pid_t child = fork_child();
   if (child == 0) {
     struct rlimit limit = {5000, 5000};
     sfi_cache *cache = open_cache(folder);
@@ -486,7 +485,7 @@ START_TEST(file_size_limit_does_not_kill) {
 END_TEST
 
 START_TEST(no_descriptors_left) {
-  pid_t child = fork();
+  pid_t child = fork_child();
   if (child == 0) {
     sfi_cache *cache = open_cache(folder);
     put(cache, 0, 100);

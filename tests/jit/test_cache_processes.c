@@ -32,8 +32,7 @@ static sfi_cache *open_cache(uint64_t max_bytes) {
 static void in_processes(int count, int (*body)(int i)) {
   pid_t children[WRITERS];
   for (int i = 0; i < count; i++) {
-    children[i] = fork();
-    ck_assert_int_ge(children[i], 0);
+    children[i] = fork_child();
     if (children[i] == 0) _exit(body(i));
   }
   for (int i = 0; i < count; i++) join_child(children[i]);
@@ -109,8 +108,7 @@ START_TEST(writers_killed_at_any_moment) {
   unsigned seed = 1;
   int orphans = 0;
   for (int i = 0; i < KILLS; i++) {
-    pid_t child = fork();
-    ck_assert_int_ge(child, 0);
+    pid_t child = fork_child();
     if (child == 0) write_until_killed((unsigned)i);
     struct timespec delay = {0, rand_r(&seed) % 3000 * 1000L};
     nanosleep(&delay, NULL);
@@ -162,8 +160,7 @@ static int fill_a_small_disk(void) {
 }
 
 START_TEST(full_disk) {
-  pid_t child = fork();
-  ck_assert_int_ge(child, 0);
+  pid_t child = fork_child();
   if (child == 0) _exit(fill_a_small_disk());
   int status;
   ck_assert_int_eq(waitpid(child, &status, 0), child);
