@@ -153,7 +153,7 @@ static void load(void *state, const float *x) {
     transpose(x, input, s->p.cols, s->p.columns);
   else
     memcpy(input, x, tensor_bytes(&s->input));
-  sfi_execute(s->context, s->program->graph, s->launches, s->contraction, 1);
+  sfi_execute(s->context, s->program->graph, s->launches, s->contraction, 1, NULL);
   const int32_t out = kernel->operand[0].buffer;
   sfi_buffer_bytes(&s->program->classes[0].plan.buffers[out], 1, &bytes);
   for (size_t i = 0; i < bytes / sizeof(float); i++) ((float *)s->bases[out])[i] = NAN;
@@ -162,7 +162,7 @@ static void load(void *state, const float *x) {
 static void store(void *state, float *y) {
   ours *s = state;
   const size_t behind = s->contraction + 1;
-  sfi_execute(s->context, s->program->graph, s->launches + behind, s->program->classes[0].plan.n_kernels - behind, 1);
+  sfi_execute(s->context, s->program->graph, s->launches + behind, s->program->classes[0].plan.n_kernels - behind, 1, NULL);
   const float *output = buffer_of(s, SFI_BUFFER_OUTPUT);
   if (s->tokens)
     transpose(output, y, s->p.columns, s->p.rows);
@@ -175,7 +175,7 @@ static void store(void *state, float *y) {
 static void run(void *state, const float *x, float *y) {
   ours *s = state;
   if (s->launches) {
-    sfi_execute(s->context, s->program->graph, &s->launches[s->contraction], 1, 1);
+    sfi_execute(s->context, s->program->graph, &s->launches[s->contraction], 1, 1, NULL);
     return;
   }
   s->input.data = (void *)(uintptr_t)x;

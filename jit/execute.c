@@ -4,7 +4,9 @@
 #include "ref.h"
 
 #include <sched.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 #include <unistd.h>
 
 #if defined(_OPENMP)
@@ -45,25 +47,55 @@ static int64_t cut(int64_t tiles, int64_t i, int64_t n) {
   return tiles / n * i + sfi_min(tiles % n, i);
 }
 
-typedef struct cut_launch {
-  const sf_graph *graph;
-  const sfi_launch *launch;
-  int64_t symbol;
-} cut_launch;
-
-static void run_chunk(void *argument, int64_t i) {
-  const cut_launch *c = argument;
-  const sfi_launch *launch = c->launch;
-  run_tiles(c->graph, launch, c->symbol, cut(launch->tiles, i, launch->chunks), cut(launch->tiles, i + 1, launch->chunks));
+int64_t sfi_now_ns(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void run_alone(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol) {
-  for (size_t k = 0; k < n; k++) {
-    if (launches[k].chunks > 1 && context->parallel_for) {
-      cut_launch c = {graph, &launches[k], symbol};
-      context->parallel_for(context->parallel_for_user, launches[k].chunks, run_chunk, &c);
+/* What one call of sfi_execute works on. */
+typedef struct work {
+  const sf_graph *graph;
+  const sfi_launch *launches;
+  int64_t symbol;
+  sf_span *spans; /* of all chunks in order, or NULL */
+} work;
+
+/* Chunk i of launch k; `number` counts the chunks of all launches. */
+static void run_chunk(const work *w, size_t k, int64_t i, int64_t number) {
+  const sfi_launch *launch = &w->launches[k];
+  const int64_t begin = cut(launch->tiles, i, launch->chunks), end = cut(launch->tiles, i + 1, launch->chunks);
+  if (!w->spans) {
+    run_tiles(w->graph, launch, w->symbol, begin, end);
+    return;
+  }
+  sf_span span = {.kernel = (int32_t)k, .thread = (uint64_t)(uintptr_t)pthread_self(), .begin_ns = sfi_now_ns()};
+  run_tiles(w->graph, launch, w->symbol, begin, end);
+  span.end_ns = sfi_now_ns();
+  w->spans[number] = span;
+}
+
+/* For the host's parallel_for. */
+typedef struct host_launch {
+  const work *work;
+  size_t k;
+  int64_t before; /* chunks of the launches before k */
+} host_launch;
+
+static void run_host_chunk(void *argument, int64_t i) {
+  const host_launch *h = argument;
+  run_chunk(h->work, h->k, i, h->before + i);
+}
+
+static void run_alone(sf_context *context, const work *w, size_t n) {
+  int64_t before = 0;
+  for (size_t k = 0; k < n; before += w->launches[k++].chunks) {
+    const int32_t chunks = w->launches[k].chunks;
+    if (chunks > 1 && context->parallel_for) {
+      host_launch h = {w, k, before};
+      context->parallel_for(context->parallel_for_user, chunks, run_host_chunk, &h);
     } else {
-      run_tiles(graph, &launches[k], symbol, 0, launches[k].tiles);
+      for (int32_t i = 0; i < chunks; i++) run_chunk(w, k, i, before + i);
     }
   }
 }
@@ -87,7 +119,8 @@ static void wait_for(const atomic_llong *done, int64_t count) {
   }
 }
 
-static void run_region(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol) {
+static void run_region(sf_context *context, const work *w, size_t n) {
+  const sfi_launch *launches = w->launches;
   region r;
   atomic_init(&r.drawn, 0);
   atomic_init(&r.done, 0);
@@ -99,25 +132,24 @@ static void run_region(sf_context *context, const sf_graph *graph, const sfi_lau
       const int64_t number = atomic_fetch_add_explicit(&r.drawn, 1, memory_order_relaxed);
       while (k < n && number >= before + launches[k].chunks) before += launches[k++].chunks;
       if (k == n) break;
-      const sfi_launch *launch = &launches[k];
-      const int64_t i = number - before;
       wait_for(&r.done, before);
-      run_tiles(graph, launch, symbol, cut(launch->tiles, i, launch->chunks), cut(launch->tiles, i + 1, launch->chunks));
+      run_chunk(w, k, number - before, number);
       atomic_fetch_add_explicit(&r.done, 1, memory_order_release);
     }
   }
 }
 #endif
 
-void sfi_execute(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol) {
+void sfi_execute(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol, sf_span *spans) {
+  const work w = {graph, launches, symbol, spans};
 #if defined(_OPENMP)
   bool spread = false;
   for (size_t k = 0; k < n; k++) spread = spread || launches[k].chunks > 1;
   /* A child of fork() has lost OpenMP's threads, and libgomp would wait for them for ever. */
   if (spread && !context->parallel_for && context->jit->process == getpid()) {
-    run_region(context, graph, launches, n, symbol);
+    run_region(context, &w, n);
     return;
   }
 #endif
-  run_alone(context, graph, launches, n, symbol);
+  run_alone(context, &w, n);
 }

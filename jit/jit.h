@@ -224,7 +224,10 @@ typedef struct sfi_launch {
 /* Of a kernel at `symbol`, in as many chunks as pay; `operands` is left to the caller. */
 sfi_launch sfi_launch_of(const sf_context *context, const sfi_plan *plan, const sfi_kernel *kernel, sf_kernel_fn fn,
                          int64_t symbol);
-/* Runs them in order. */
-void sfi_execute(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol);
+/* Runs them in order. `spans`: NULL, or room for one a chunk. */
+void sfi_execute(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol, sf_span *spans);
+int64_t sfi_now_ns(void);
+/* The class whose kernels run at `symbol`. */
+const sfi_class *sfi_class_of(const sf_program *program, int64_t symbol);
 
 #endif

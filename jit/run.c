@@ -196,7 +196,7 @@ static sf_status check_tensors(const sf_program *program, int32_t n_inputs, cons
 /* ---- binding ------------------------------------------------------------------------------------------------------ */
 
 /* The class of 0 is the unbounded one: only it must expect extents of 0. */
-static const sfi_class *class_of(const sf_program *program, int64_t symbol) {
+const sfi_class *sfi_class_of(const sf_program *program, int64_t symbol) {
   const sfi_class *class = program->classes;
   if (symbol == 0) return &program->classes[program->n_classes - 1];
   while (symbol > class->symbol_max) class ++;
@@ -270,7 +270,20 @@ static void resolve(instance *in, const sf_tensor *inputs, const sf_tensor *outp
 
 /* ---- the call ----------------------------------------------------------------------------------------------------- */
 
-static sf_status run(sf_program *program, const sf_tensor *inputs, const sf_tensor *outputs, int64_t symbol, sfi_diag *diag) {
+static sf_status check_room(const sfi_launch *launches, size_t n, sf_run_profile *profile, sfi_diag *diag) {
+  int64_t chunks = 0;
+  for (size_t k = 0; k < n; k++) chunks += launches[k].chunks;
+  if (chunks <= profile->capacity && (profile->spans || chunks == 0)) {
+    profile->count = (int32_t)chunks;
+    return SF_OK;
+  }
+  return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "the profile has room for %d spans, this run has %lld",
+                  profile->spans ? (int)profile->capacity : 0, (long long)chunks);
+}
+
+/* `profile`: NULL, or where times go. */
+static sf_status run(sf_program *program, const sf_tensor *inputs, const sf_tensor *outputs, int64_t symbol,
+                     sf_run_profile *profile, sfi_diag *diag) {
   sfi_slot *slot = take_slot(program);
   instance *in = slot ? slot->instance : NULL;
   sf_status status = SF_OK;
@@ -279,11 +292,12 @@ static sf_status run(sf_program *program, const sf_tensor *inputs, const sf_tens
     goto done;
   }
   if (slot) slot->instance = in;
-  const sfi_class *class = class_of(program, symbol);
+  const sfi_class *class = sfi_class_of(program, symbol);
   if (in->class != class || in->symbol != symbol) status = prepare(program, in, class, symbol, diag);
+  if (status == SF_OK && profile) status = check_room(in->launches, class->plan.n_kernels, profile, diag);
   if (status == SF_OK) {
     resolve(in, inputs, outputs);
-    sfi_execute(program->context, program->graph, in->launches, class->plan.n_kernels, symbol);
+    sfi_execute(program->context, program->graph, in->launches, class->plan.n_kernels, symbol, profile ? profile->spans : NULL);
   }
   if (!slot) destroy_instance(program, in);
 done:
@@ -291,12 +305,34 @@ done:
   return status;
 }
 
+static sf_status check_and_run(sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
+                               const sf_tensor *outputs, sf_run_profile *profile, sfi_diag *diag) {
+  int64_t symbol = 1;
+  sf_status status = check_tensors(program, n_inputs, inputs, n_outputs, outputs, diag, &symbol);
+  if (status == SF_OK) status = run(program, inputs, outputs, symbol, profile, diag);
+  if (status != SF_OK) sfi_context_keep_error(program->context, &diag->error);
+  return status;
+}
+
 sf_status sf_run(sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs, const sf_tensor *outputs) {
   if (!program) return SF_STATUS_INVALID_ARGUMENT;
   sfi_diag diag = {0};
-  int64_t symbol = 1;
-  sf_status status = check_tensors(program, n_inputs, inputs, n_outputs, outputs, &diag, &symbol);
-  if (status == SF_OK) status = run(program, inputs, outputs, symbol, &diag);
-  if (status != SF_OK) sfi_context_keep_error(program->context, &diag.error);
+  return check_and_run(program, n_inputs, inputs, n_outputs, outputs, NULL, &diag);
+}
+
+sf_status sf_run_profiled(sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
+                          const sf_tensor *outputs, sf_run_profile *profile) {
+  if (!program) return SF_STATUS_INVALID_ARGUMENT;
+  sfi_diag diag = {0};
+  sf_run_profile times;
+  if (!profile || !sfi_options_read(&times, sizeof times, profile) || times.struct_size < sizeof times) {
+    sfi_fail(&diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "the profile is NULL or lacks its struct_size; set it with SF_INIT");
+    return sfi_publish(program->context, NULL, &diag);
+  }
+  times.begin_ns = sfi_now_ns();
+  times.count = 0;
+  sf_status status = check_and_run(program, n_inputs, inputs, n_outputs, outputs, &times, &diag);
+  times.end_ns = sfi_now_ns();
+  sfi_options_write(profile, &times, sizeof times);
   return status;
 }

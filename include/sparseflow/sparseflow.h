@@ -294,6 +294,58 @@ typedef struct sf_tensor {
 SF_API sf_status sf_run(sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
                         const sf_tensor *outputs);
 
+/* ---- profile ------------------------------------------------------------------------------------------------------ */
+
+/* What the least time of a kernel is limited by: arithmetic, or reading from where its operands lie. */
+typedef enum sf_bound { SF_BOUND_COMPUTE = 0, SF_BOUND_L1 = 1, SF_BOUND_L2 = 2, SF_BOUND_L3 = 3, SF_BOUND_MEMORY = 4 } sf_bound;
+
+/* The machine as the program sees it: rates of all its threads together, measured or assumed. */
+typedef struct sf_machine_info {
+  size_t struct_size;
+  const char *target; /* "avx512"; static storage */
+  int32_t threads;
+  double peak_gflops;                            /* fp32 multiplications and additions */
+  double l1_gbps, l2_gbps, l3_gbps, memory_gbps; /* reading */
+} sf_machine_info;
+SF_API sf_status sf_program_machine(const sf_program *program, sf_machine_info *out_info);
+
+/* One kernel at one extent of the symbolic dimension: what it has to do, and the least time for it. */
+typedef struct sf_kernel_info {
+  size_t struct_size;
+  const char *name, *emitter; /* borrowed from the program */
+  const char *weight;         /* the same; NULL: it has none */
+  double density;             /* share of nonzeros in the weight; 1 without one */
+  int32_t chunks;             /* pieces that threads draw */
+  double flops;               /* additions, multiplications, and functions as one each; zeros of the weight do not count */
+  double dense_flops;         /* with its zeros */
+  double bytes;               /* operands, each element once, the weight as it is packed */
+  sf_bound bound;
+  double bound_us;     /* of the chunks on the machine's threads */
+  double predicted_us; /* what the emitter was chosen for: one thread, at the extent of its class; 0: reference back end */
+} sf_kernel_info;
+/* Kernels in order of execution where the symbolic dimension is `symbol`; 0 for a negative one. */
+SF_API int32_t sf_program_kernel_count(const sf_program *program, int64_t symbol);
+SF_API sf_status sf_program_kernel_info(const sf_program *program, int64_t symbol, int32_t kernel, sf_kernel_info *out_info);
+
+/* One chunk of a kernel in one run. Times are those of CLOCK_MONOTONIC. */
+typedef struct sf_span {
+  int32_t kernel;
+  uint64_t thread; /* equal for chunks that one thread computed, and says nothing else */
+  int64_t begin_ns, end_ns;
+} sf_span;
+typedef struct sf_run_profile {
+  size_t struct_size;
+  sf_span *spans;           /* the host's, of `capacity` */
+  int32_t capacity;         /* at least the chunks of all kernels: sf_program_span_count */
+  int32_t count;            /* written: spans in order of kernels */
+  int64_t begin_ns, end_ns; /* written: the run, with the checks of its tensors */
+} sf_run_profile;
+SF_API int32_t sf_program_span_count(const sf_program *program, int64_t symbol);
+/* sf_run that also says when each chunk ran: two readings of the clock a chunk, and no allocation either. Where `capacity` is too
+ * small: SF_STATUS_INVALID_ARGUMENT, nothing is run. */
+SF_API sf_status sf_run_profiled(sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
+                                 const sf_tensor *outputs, sf_run_profile *profile);
+
 /* ---- weights ------------------------------------------------------------------------------------------------------ */
 
 typedef struct sf_profile {
