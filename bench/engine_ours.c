@@ -241,6 +241,11 @@ void bench_ours_open(const bench_problem *problem, const char *emitter, bench_en
   } else {
     find_contraction(s);
     const bool single = problem->layout == BENCH_PANEL;
+    if (emitter && strcmp(emitter, s->facts.kernel) != 0) { /* asked for, and it refused */
+      snprintf(out->why, sizeof out->why, "%.255s", s->facts.choice);
+      destroy(s);
+      return;
+    }
     if (single && s->contraction == s->program->classes[0].plan.n_kernels) {
       snprintf(out->why, sizeof out->why, "no kernel to time: the reference back end");
     } else if (single && !prepare_kernels(s)) {

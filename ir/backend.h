@@ -26,6 +26,8 @@ typedef struct sfi_backend {
   /* Links an object (its checksum already verified). Thread-safe. */
   sf_status (*load)(sfi_loader *loader, const void *object, size_t size, sfi_diag *diag, sf_kernel_fn *out_fn, sfi_code **out_code);
   void (*unload)(sfi_loader *loader, sfi_code *code);
+  /* Replaces the rates of a target that this machine runs (rates.def) by what it measures on one core, but for spread_us. */
+  sf_status (*measure)(sfi_target *target, const sf_allocator *allocator, sfi_diag *diag);
 } sfi_backend;
 
 #endif

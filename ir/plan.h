@@ -158,7 +158,8 @@ typedef struct sfi_kernel {
     int64_t row_block;    /* rows of one tile of work, a multiple of Mr */
     int64_t column_block; /* columns of one tile of work; PANEL: the panel */
   } tile;
-  double predicted_us; /* at symbol 1 or the class's bound */
+  double predicted_us; /* on one thread, at the class's bound or a typical extent (sfi_choice_symbol) */
+  double measured_us;  /* the same, timed; 0: it was not */
   const char *choice;  /* why: "spmm-dictionary 3.1 us; gemm-dense 9.8 us; gemv-bitmap refused: more than one column" */
 } sfi_kernel;
 

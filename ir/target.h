@@ -13,11 +13,16 @@ typedef struct sfi_target {
   int32_t lanes;        /* floats in a vector register; 1 for the reference */
   int32_t registers;    /* vector registers */
   bool masks;           /* predicate registers: masked load, store, expand and compress are single instructions */
-  /* Measured or assumed; prices candidates. Per core where it is a rate. */
-  double peak_gflops;                   /* fp32 multiply and add */
-  double l2_gbps, l3_gbps, memory_gbps; /* reading, by where the data lies */
-  int64_t l1_bytes, l2_bytes, l3_bytes;
+#define SF_RATE(member, unit, what) double member;
+#include "rates.def"
+#undef SF_RATE
+  int64_t l1_bytes, l2_bytes, l3_bytes; /* shape code and packed weights: never measured */
 } sfi_target;
+
+/* Microseconds of one cycle, by the peak: two units of fp32 multiply and add a core. */
+static inline double sfi_target_cycle_us(const sfi_target *target) {
+  return 4e-3 * target->lanes / target->peak_gflops;
+}
 
 /* The row of targets.def for `isa`; NULL for SF_ISA_NATIVE. */
 const sfi_target *sfi_target_of(sf_isa isa);

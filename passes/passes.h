@@ -17,6 +17,10 @@ typedef struct sfi_pass_env {
   void *facts_user; /* of both */
   /* The reference back end on one node whose operands are static; data of node's shape and dtype. */
   void (*evaluate)(const sf_graph *graph, sf_value node, const sf_tensor *inputs, const sf_tensor *output);
+  /* NULL: the lowest price decides. Else it chooses among n >= 2 copies of one kernel that differ in emitter, tile and price, cheapest
+   * first, and may fill in their measured_us. */
+  sf_status (*judge)(void *user, const sfi_plan *plan, sfi_kernel *candidates, int32_t n, int32_t *out_winner);
+  void *judge_user;
 } sfi_pass_env;
 
 /* Graph passes: read `graph`, make a new one. Weight data may be shared with `graph`, which must outlive the result. All
@@ -49,8 +53,10 @@ sf_status sfi_lower_to_nodes(sfi_pass_env *env, sfi_plan *plan);
 /* Elementwise kernels merged into the epilogue of their producer or the expression of their consumer. */
 sf_status sfi_fuse(sfi_pass_env *env, sfi_plan *plan);
 /* An emitter for every kernel but ANCHOR_NODE. SF_STATUS_UNSUPPORTED where none accepts.
- * only: NULL, or the one emitter name allowed for contractions. */
+ * only: NULL, or the one emitter to take for contractions that it accepts; the choice of the others says why not. */
 sf_status sfi_choose(sfi_pass_env *env, sfi_plan *plan, const sfi_emitter *const *emitters, size_t n_emitters, const char *only);
+/* The extent of the symbol at which the kernels of a plan are priced: the class's bound, or a typical one. */
+int64_t sfi_choice_symbol(const sfi_plan *plan);
 /* Names every kernel anew by its position and what it computes. False: out of memory. */
 bool sfi_name_kernels(sfi_plan *plan);
 /* Lifetimes (first_use, last_use), and drops buffers that nothing uses. */

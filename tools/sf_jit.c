@@ -19,7 +19,7 @@ static const char help_text[] =
     "  --symbol LIST       bench: values of the symbolic dimension (default 1)\n"
     "  --runs N            bench: timed runs (default 50)\n"
     "  --format NAME       bench: md, csv or json (default md)\n"
-    "  --emitter NAME      the only emitter of contractions to use\n"
+    "  --emitter NAME      the emitter of contractions to use where it accepts\n"
     "  --classes LIST      upper bounds of the classes of the symbolic dimension\n"
     "  -O LEVEL            0: nothing fused, 1: canonical form, 2: everything (default)\n"
     "  --cache-dir DIR     \"\": no disk cache\n"

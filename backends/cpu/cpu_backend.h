@@ -13,5 +13,6 @@ void sfi_cpu_loader_destroy(sfi_loader *loader);
 sf_status sfi_cpu_load(sfi_loader *loader, const void *object, size_t size, sfi_diag *diag, sf_kernel_fn *out_fn,
                        sfi_code **out_code);
 void sfi_cpu_unload(sfi_loader *loader, sfi_code *code);
+sf_status sfi_cpu_measure(sfi_target *target, const sf_allocator *allocator, sfi_diag *diag);
 
 #endif

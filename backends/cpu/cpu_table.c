@@ -32,4 +32,5 @@ const sfi_backend sfi_cpu_backend = {.name = "cpu",
                                      .loader_create = sfi_cpu_loader_create,
                                      .loader_destroy = sfi_cpu_loader_destroy,
                                      .load = sfi_cpu_load,
-                                     .unload = sfi_cpu_unload};
+                                     .unload = sfi_cpu_unload,
+                                     .measure = sfi_cpu_measure};

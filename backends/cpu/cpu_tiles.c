@@ -211,8 +211,7 @@ LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVM
 }
 
 double sfi_cycles_us(const sfi_target *target, double cycles) {
-  double ghz = target->peak_gflops / (4.0 * target->lanes); /* two FMA units */
-  return cycles / (ghz * 1e3);
+  return cycles * sfi_target_cycle_us(target);
 }
 
 double sfi_read_us(const sfi_target *target, double bytes) {

@@ -396,14 +396,40 @@ START_TEST(cheapest_wins) {
 }
 END_TEST
 
-START_TEST(only_one_is_asked) {
+START_TEST(the_one_named_is_taken_where_it_accepts) {
   sfi_diag diag = {0};
   start(DENSE, SF_ISA_AVX512, 2, 16);
   ck_assert_int_eq(choose("slow", all, SFI_COUNT(all), &diag), SF_OK);
   ck_assert_ptr_eq(kernel_of(SFI_ANCHOR_CONTRACT)->emitter, &slow);
-  ck_assert_int_eq(choose("fussy", all, SFI_COUNT(all), &diag), SF_STATUS_UNSUPPORTED);
-  ck_assert_ptr_nonnull(strstr(diag.error.message, "fussy refused: grouped convolution"));
-  ck_assert_ptr_nonnull(strstr(diag.error.message, kernel_of(SFI_ANCHOR_CONTRACT)->name));
+  ck_assert_int_eq(choose("fussy", all, SFI_COUNT(all), &diag), SF_OK); /* then the others, and why */
+  ck_assert_ptr_eq(kernel_of(SFI_ANCHOR_CONTRACT)->emitter, &fast);
+  ck_assert_ptr_nonnull(strstr(kernel_of(SFI_ANCHOR_CONTRACT)->choice, "; fussy refused: grouped convolution"));
+  end();
+}
+END_TEST
+
+/* Prefers the dearest, and says what it took. */
+static sf_status contrary(void *user, const sfi_plan *p, sfi_kernel *candidates, int32_t n, int32_t *out_winner) {
+  ck_assert_ptr_eq(p, &plan);
+  for (int32_t i = 1; i < n; i++) ck_assert_double_le(candidates[i - 1].predicted_us, candidates[i].predicted_us);
+  candidates[n - 1].measured_us = 1;
+  *out_winner = n - 1;
+  return *(sf_status *)user;
+}
+
+START_TEST(the_judge_decides_among_several) {
+  sfi_diag diag = {0};
+  sf_status answer = SF_OK;
+  sfi_pass_env env = {.context = context, .diag = &diag, .judge = contrary, .judge_user = &answer};
+  start(DENSE, SF_ISA_AVX512, 2, 16);
+  ck_assert_int_eq(sfi_choose(&env, &plan, all, SFI_COUNT(all), NULL), SF_OK);
+  const sfi_kernel *k = kernel_of(SFI_ANCHOR_CONTRACT);
+  ck_assert_ptr_eq(k->emitter, &slow);
+  ck_assert(strstr(k->choice, "slow 3 us, measured 1 us (density ") == k->choice);
+  ck_assert_ptr_nonnull(strstr(k->choice, "; fast 2 us;"));
+  ck_assert_ptr_eq(kernel_of(SFI_ANCHOR_MAP)->emitter, &maps); /* alone: nothing to judge */
+  answer = SF_STATUS_OUT_OF_MEMORY;
+  ck_assert_int_eq(sfi_choose(&env, &plan, all, SFI_COUNT(all), NULL), SF_STATUS_OUT_OF_MEMORY);
   end();
 }
 END_TEST
@@ -426,7 +452,8 @@ int main(void) {
   tcase_add_test(tests, tiles_are_counted);
   tcase_add_test(tests, sizes_are_checked);
   tcase_add_test(tests, cheapest_wins);
-  tcase_add_test(tests, only_one_is_asked);
+  tcase_add_test(tests, the_one_named_is_taken_where_it_accepts);
+  tcase_add_test(tests, the_judge_decides_among_several);
   tcase_add_test(tests, none_is_refused);
   suite_add_tcase(suite, tests);
   return finish(suite);
