@@ -23,6 +23,11 @@ sf_status sfi_infer_same(const sf_graph *graph, sfi_node *node, sfi_diag *diag) 
 }
 
 sf_status sfi_infer_broadcast(const sf_graph *graph, sfi_node *node, sfi_diag *diag) {
-  if (sfi_broadcast(sfi_operand_shape(graph, node, 0), sfi_operand_shape(graph, node, 1), &node->shape)) return SF_OK;
-  return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "the shapes do not broadcast");
+  node->shape = *sfi_operand_shape(graph, node, 0);
+  for (int32_t i = 1; i < node->n_inputs; i++) {
+    if (!sfi_broadcast(&node->shape, sfi_operand_shape(graph, node, i), &node->shape)) {
+      return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "the shapes do not broadcast");
+    }
+  }
+  return SF_OK;
 }

@@ -26,12 +26,12 @@ typedef enum sfi_step_kind {
   SFI_STEP_ARG,   /* the anchor's value (epilogue only) */
   SFI_STEP_LOAD,  /* operand[operand] at the current index */
   SFI_STEP_CONST, /* value */
-  SFI_STEP_OP     /* elementwise `op` of steps a and b (b unused for one operand) */
+  SFI_STEP_OP     /* elementwise `op` of steps a, b, c (as many as it has operands) */
 } sfi_step_kind;
 typedef struct sfi_step {
   sfi_step_kind kind;
   sf_op op;
-  int32_t a, b;
+  int32_t a, b, c;
   int32_t operand;
   float value;
 } sfi_step;

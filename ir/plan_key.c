@@ -37,6 +37,7 @@ static void put_expr(sfi_text *out, const char *name, const sfi_expr *expr) {
       break;
     case SFI_STEP_OP:
       sfi_text_printf(out, " %s %d %d", sfi_op_of(step->op)->text, step->a, step->b);
+      if (sfi_op_of(step->op)->min_inputs == 3) sfi_text_printf(out, " %d", step->c);
       break;
     }
   }

@@ -113,7 +113,8 @@ static void print_step(const sfi_expr *expr, int32_t i, sfi_text *out) {
     return;
   case SFI_STEP_OP:
     sfi_text_printf(out, "%s(t%d", sfi_op_of(step->op)->text, step->a);
-    if (sfi_op_of(step->op)->min_inputs == 2) sfi_text_printf(out, ", t%d", step->b);
+    if (sfi_op_of(step->op)->min_inputs >= 2) sfi_text_printf(out, ", t%d", step->b);
+    if (sfi_op_of(step->op)->min_inputs == 3) sfi_text_printf(out, ", t%d", step->c);
     sfi_text_printf(out, ")");
     return;
   }

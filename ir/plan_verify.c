@@ -34,7 +34,8 @@ static sf_status check_expr(const sfi_plan *plan, const sfi_kernel *kernel, cons
     if (step->kind == SFI_STEP_OP) {
       const sfi_op_info *op = sfi_op_of(step->op);
       CHECK_KERNEL(op && op->flags & SF_OPF_ELEMENTWISE, "a step that is not elementwise");
-      CHECK_KERNEL(step->a >= 0 && step->a < i && step->b >= 0 && step->b < i, "a step of a later one");
+      CHECK_KERNEL(step->a >= 0 && step->a < i && step->b >= 0 && step->b < i && step->c >= 0 && step->c < i,
+                   "a step of a later one");
     }
   }
   return SF_OK;

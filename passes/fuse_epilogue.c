@@ -43,6 +43,7 @@ bool sfi_append_expr(sfi_expr *to, const sfi_expr *from, int32_t operand, int32_
     if (step.kind == SFI_STEP_OP) {
       step.a = at[step.a];
       step.b = at[step.b];
+      step.c = at[step.c];
     }
     at[i] = to->n;
     to->steps[to->n++] = step;

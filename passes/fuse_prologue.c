@@ -101,7 +101,9 @@ static bool cheap(const sfi_expr *expr) {
   for (int32_t i = 0; i < expr->n; i++) {
     const sf_op op = expr->steps[i].op;
     if (expr->steps[i].kind != SFI_STEP_OP) continue;
-    if (op != SF_OP_ADD && op != SF_OP_SUB && op != SF_OP_MUL && op != SF_OP_RELU) return false;
+    if (op != SF_OP_ADD && op != SF_OP_SUB && op != SF_OP_MUL && op != SF_OP_RELU && op != SF_OP_NEG && op != SF_OP_ABS &&
+        op != SF_OP_MIN && op != SF_OP_MAX)
+      return false;
   }
   return true;
 }

@@ -118,17 +118,18 @@ static int32_t load(sfi_lowering *l, map *m, sf_value v, sf_value operand, int32
 }
 
 static int32_t apply(map *m, sf_op op, int32_t a, int32_t b) {
-  return sfi_low_step(&m->kernel.epilogue, (sfi_step){.kind = SFI_STEP_OP, .op = op, .a = a, .b = b});
+  return sfi_low_step(&m->kernel.epilogue, (sfi_step){.kind = SFI_STEP_OP, .op = op, .a = a, .b = b, .c = a});
 }
 
 void sfi_low_broadcast(sfi_lowering *l, sf_value v) {
   const sfi_node *node = &l->graph->nodes[v];
   map m = {.kernel = sfi_low_kernel(l, SFI_ANCHOR_MAP)};
-  int32_t first[2] = {0}, step[2] = {0};
+  int32_t first[3] = {0}, step[3] = {0};
   for (int32_t i = 0; i < node->n_inputs; i++) first[i] = node->shape.rank - l->graph->nodes[node->inputs[i]].shape.rank;
   choose_space(l, &m, v, first);
   for (int32_t i = 0; i < node->n_inputs; i++) step[i] = load(l, &m, v, node->inputs[i], first[i]);
-  apply(&m, node->op, step[0], node->n_inputs == 2 ? step[1] : step[0]);
+  for (int32_t i = node->n_inputs; i < 3; i++) step[i] = step[0];
+  sfi_low_step(&m.kernel.epilogue, (sfi_step){.kind = SFI_STEP_OP, .op = node->op, .a = step[0], .b = step[1], .c = step[2]});
   finish(l, &m, v);
 }
 

@@ -153,6 +153,8 @@ static void find_zeros(propagation *p, sf_value value) {
   case SF_OP_SUB:
   case SF_OP_MUL:
   case SF_OP_DIV:
+  case SF_OP_MIN:
+  case SF_OP_MAX:
     zero_binary(p, value);
     break;
   case SF_OP_MAX_POOL: {
@@ -172,6 +174,9 @@ static void find_zeros(propagation *p, sf_value value) {
   case SF_OP_SILU:
   case SF_OP_TANH:
   case SF_OP_SQRT:
+  case SF_OP_NEG:
+  case SF_OP_ABS:
+  case SF_OP_ERF:
   case SF_OP_AVG_POOL:
   case SF_OP_REDUCE_SUM:
   case SF_OP_RESHAPE:

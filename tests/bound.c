@@ -122,7 +122,14 @@ static double unary_error(sf_op op, double x, double e, double y, const analysis
   double rounding = a->rounding * finite_abs(y) + a->absolute;
   switch (op) {
   case SF_OP_RELU:
+  case SF_OP_NEG:
+  case SF_OP_ABS:
     return e;
+  case SF_OP_ERF:
+    return 1.13 * e + rounding;
+  case SF_OP_LOG:
+    if (e == 0 || x + e < 0) return rounding;
+    return x <= e ? INFINITY : -log1p(-e / x) + rounding;
   case SF_OP_GELU:
   case SF_OP_GELU_TANH:
   case SF_OP_SILU:
@@ -156,6 +163,19 @@ static double binary_error(sf_op op, double x, double ex, double y, double ey, d
   case SF_OP_MUL:
     if ((isinf(x) && sign_unknown(y, ey)) || (isinf(y) && sign_unknown(x, ex))) return INFINITY;
     return (ey > 0 ? finite_abs(x) * ey : 0) + (ex > 0 ? finite_abs(y) * ex : 0) + ex * ey + rounding;
+  case SF_OP_MIN:
+  case SF_OP_MAX:
+    return fmax(ex, ey);
+  case SF_OP_LESS:
+  case SF_OP_EQUAL: /* an error may decide */
+    return ex + ey > 0 && !(fabs(x - y) > ex + ey) && !isnan(x) && !isnan(y) ? INFINITY : 0;
+  case SF_OP_PRELU:
+    if (ex > 0 && fabs(x) <= ex) return isinf(y) ? INFINITY : 3 * ex * (1 + finite_abs(y) + ey) + rounding;
+    return x < 0 ? binary_error(SF_OP_MUL, x, ex, y, ey, v, a) : ex;
+  case SF_OP_POW:
+    if (ex == 0 && ey == 0) return rounding;
+    if (!(x > ex) || !(ex < FLT_MAX) || !(ey < FLT_MAX) || isinf(x) || isinf(y)) return INFINITY;
+    return finite_abs(v) * expm1((finite_abs(y) + ey) * -log1p(-ex / x) + ey * fabs(log(x))) + rounding;
   default:
     break;
   }
@@ -175,6 +195,16 @@ static void binary(analysis *a) {
     ((double *)a->error.data)[i] = binary_error(a->call.node->op, of(&a->x[0])[at[0]], of(&a->e[0])[at[0]], of(&a->x[1])[at[1]],
                                                 of(&a->e[1])[at[1]], of(&a->value)[i], a);
     sfi_ref_next(a->value.rank, a->value.dims, index, 2, strides, at);
+  }
+}
+
+static void where(analysis *a) {
+  int64_t index[SF_MAX_RANK] = {0}, at[3] = {0}, strides[3][SF_MAX_RANK];
+  for (int k = 0; k < 3; k++) sfi_ref_broadcast_strides(&a->x[k], a->value.rank, strides[k]);
+  for (int64_t i = 0; i < a->count; i++) {
+    double c = of(&a->x[0])[at[0]], e = of(&a->e[0])[at[0]];
+    ((double *)a->error.data)[i] = e > 0 && !(fabs(c) > e) ? INFINITY : c == 0 ? of(&a->e[2])[at[2]] : of(&a->e[1])[at[1]];
+    sfi_ref_next(a->value.rank, a->value.dims, index, 3, strides, at);
   }
 }
 
@@ -290,8 +320,10 @@ static bool analyse(analysis *a) {
   assert(flags & SF_OPF_ELEMENTWISE);
   if (node->n_inputs == 1)
     unary(a);
-  else
+  else if (node->n_inputs == 2)
     binary(a);
+  else
+    where(a);
   return true;
 }
 

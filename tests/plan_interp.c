@@ -64,7 +64,7 @@ static bool bounded(interp *in, int32_t operand, const int64_t *index) {
   return true;
 }
 
-static double apply(sf_op op, double x, double y) {
+static double apply(sf_op op, double x, double y, double z) {
   switch (op) {
   case SF_OP_ADD:
     return x + y;
@@ -90,6 +90,28 @@ static double apply(sf_op op, double x, double y) {
     return exp(x);
   case SF_OP_SQRT:
     return sqrt(x);
+  case SF_OP_NEG:
+    return -x;
+  case SF_OP_ABS:
+    return fabs(x);
+  case SF_OP_LOG:
+    return log(x);
+  case SF_OP_ERF:
+    return erf(x);
+  case SF_OP_POW:
+    return pow(x, y);
+  case SF_OP_MIN:
+    return isnan(x) || isnan(y) ? NAN : fmin(x, y);
+  case SF_OP_MAX:
+    return isnan(x) || isnan(y) ? NAN : fmax(x, y);
+  case SF_OP_LESS:
+    return x < y;
+  case SF_OP_EQUAL:
+    return x == y;
+  case SF_OP_PRELU:
+    return x < 0 ? x * y : x;
+  case SF_OP_WHERE:
+    return x != 0 ? y : z;
   default:
     return NAN;
   }
@@ -110,7 +132,7 @@ static float evaluate(interp *in, const sfi_expr *expr, const int64_t *index, in
       value[i] = step->value;
       break;
     case SFI_STEP_OP:
-      value[i] = (float)apply(step->op, (double)value[step->a], (double)value[step->b]);
+      value[i] = (float)apply(step->op, (double)value[step->a], (double)value[step->b], (double)value[step->c]);
       break;
     }
   }

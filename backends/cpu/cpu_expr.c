@@ -88,7 +88,8 @@ LLVMValueRef sfi_expr_value(sfi_emission *e, const sfi_expr *expr, const sfi_poi
       value[i] = point->vector ? sfi_vconst(e, s->value) : sfi_f32(e, s->value);
       break;
     case SFI_STEP_OP:
-      value[i] = sfi_elementwise(e, s->op, value[s->a], s->b >= 0 ? value[s->b] : NULL);
+      value[i] = s->op == SF_OP_WHERE ? sfi_where(e, value[s->a], value[s->b], value[s->c])
+                                      : sfi_elementwise(e, s->op, value[s->a], value[s->b]);
       break;
     }
   }

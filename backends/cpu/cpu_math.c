@@ -56,23 +56,28 @@ static LLVMValueRef power_of_two(sfi_emission *e, LLVMValueRef n, LLVMValueRef l
   return LLVMBuildBitCast(e->builder, LLVMBuildShl(e->builder, biased, int_constant(e, like, 23), ""), LLVMTypeOf(like), "");
 }
 
-/* e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite); polynomial for e^r from Cephes' expf.
- * The rounding adds 1.5 * 2^23 so that n stands in the low bits of the sum: no conversion that NaN could upset. The scaling is
- * split in two factors, so that results reach the subnormals and infinity exactly. */
-LLVMValueRef sfi_exp(sfi_emission *e, LLVMValueRef x) {
+/* 2^n e^r for |r| <= ln 2 / 2 and integer n in [-252, 254], by the polynomial of Cephes' expf. The scaling is split in two factors, so
+ * that results reach the subnormals and infinity exactly. */
+static LLVMValueRef scaled_exp(sfi_emission *e, LLVMValueRef r, LLVMValueRef n) {
   static const double c[] = {5.0000001201e-1, 1.6666665459e-1, 4.1665795894e-2, 8.3334519073e-3, 1.3981999507e-3, 1.9875691500e-4};
+  LLVMValueRef y = sfi_fma(e, polynomial(e, r, c, (int)SFI_COUNT(c)), mul(e, r, r), add(e, r, constant(e, r, 1)));
+  LLVMValueRef half = LLVMBuildAShr(e->builder, n, int_constant(e, r, 1), "");
+  LLVMValueRef rest = LLVMBuildSub(e->builder, n, half, "");
+  return mul(e, mul(e, y, power_of_two(e, half, r)), power_of_two(e, rest, r));
+}
+
+/* e^x = 2^n e^r with n = round(x / ln 2), |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite). The rounding adds 1.5 * 2^23 so that n
+ * stands in the low bits of the sum: no conversion that NaN could upset. */
+LLVMValueRef sfi_exp(sfi_emission *e, LLVMValueRef x) {
   const double magic = 12582912;
   x = at_most(e, at_least(e, x, -104), 89);
   LLVMValueRef biased = sfi_fma(e, x, constant(e, x, 1.44269504088896341), constant(e, x, magic));
   LLVMValueRef n = sub(e, biased, constant(e, x, magic));
   LLVMValueRef r = sfi_fma(e, n, constant(e, x, -0.693359375), x);
   r = sfi_fma(e, n, constant(e, x, 2.12194440e-4), r);
-  LLVMValueRef y = sfi_fma(e, polynomial(e, r, c, (int)SFI_COUNT(c)), mul(e, r, r), add(e, r, constant(e, x, 1)));
   LLVMValueRef whole =
       LLVMBuildSub(e->builder, LLVMBuildBitCast(e->builder, biased, int_type(e, x), ""), int_constant(e, x, 0x4b400000), "");
-  LLVMValueRef half = LLVMBuildAShr(e->builder, whole, int_constant(e, x, 1), "");
-  LLVMValueRef rest = LLVMBuildSub(e->builder, whole, half, "");
-  return mul(e, mul(e, y, power_of_two(e, half, x)), power_of_two(e, rest, x));
+  return scaled_exp(e, r, whole);
 }
 
 /* Near zero Cephes' tanhf polynomial, beyond it 1 - 2 / (e^2|x| + 1). */
@@ -111,6 +116,101 @@ static LLVMValueRef gelu_of(sfi_emission *e, LLVMValueRef x, LLVMValueRef f) {
   return mul(e, mul(e, x, constant(e, x, 0.5)), add(e, f, constant(e, x, 1)));
 }
 
+/* ---- logarithms and powers, by way of fp64 ------------------------------------------------------------------------- */
+
+static LLVMTypeRef shaped(sfi_emission *e, LLVMTypeRef scalar, LLVMValueRef like) {
+  return LLVMGetTypeKind(LLVMTypeOf(like)) == LLVMVectorTypeKind ? LLVMVectorType(scalar, (unsigned)e->lanes) : scalar;
+}
+static LLVMValueRef filled(sfi_emission *e, LLVMValueRef scalar, LLVMValueRef like) {
+  LLVMValueRef lane[64];
+  if (LLVMGetTypeKind(LLVMTypeOf(like)) != LLVMVectorTypeKind) return scalar;
+  for (int32_t i = 0; i < e->lanes; i++) lane[i] = scalar;
+  return LLVMConstVector(lane, (unsigned)e->lanes);
+}
+static LLVMValueRef wide_constant(sfi_emission *e, LLVMValueRef like, double v) {
+  return filled(e, LLVMConstReal(LLVMDoubleTypeInContext(e->context), v), like);
+}
+static LLVMValueRef wide_bits(sfi_emission *e, LLVMValueRef like, uint64_t v) {
+  return filled(e, LLVMConstInt(e->i64, v, false), like);
+}
+static LLVMValueRef select_where(sfi_emission *e, LLVMRealPredicate how, LLVMValueRef a, LLVMValueRef b, LLVMValueRef then,
+                                 LLVMValueRef otherwise) {
+  return LLVMBuildSelect(e->builder, LLVMBuildFCmp(e->builder, how, a, b, ""), then, otherwise, "");
+}
+
+/* log2 of fp32 numbers in fp64, where none of them is subnormal: x = 2^n m with m in [sqrt 1/2, sqrt 2), and
+ * log2 m = 2 / ln 2 * (t + t^3 / 3 + ..), t = (m - 1) / (m + 1). Relative error below 1e-13. -Inf at 0, NaN below. */
+static LLVMValueRef log2_wide(sfi_emission *e, LLVMValueRef x) {
+  enum { TERMS = 8 };
+  const double inf = __builtin_inf();
+  LLVMTypeRef wide = shaped(e, LLVMDoubleTypeInContext(e->context), x), integer = shaped(e, e->i64, x);
+  LLVMValueRef d = LLVMBuildFPExt(e->builder, x, wide, ""), bits = LLVMBuildBitCast(e->builder, d, integer, "");
+  LLVMValueRef one = wide_constant(e, x, 1), root = wide_constant(e, x, 1.41421356237309505);
+  LLVMValueRef n = LLVMBuildSub(e->builder, LLVMBuildLShr(e->builder, bits, wide_bits(e, x, 52), ""), wide_bits(e, x, 1023), "");
+  LLVMValueRef fraction = LLVMBuildAnd(e->builder, bits, wide_bits(e, x, (UINT64_C(1) << 52) - 1), "");
+  LLVMValueRef m =
+      LLVMBuildBitCast(e->builder, LLVMBuildOr(e->builder, fraction, wide_bits(e, x, UINT64_C(1023) << 52), ""), wide, "");
+  LLVMValueRef power = LLVMBuildSIToFP(e->builder, n, wide, "");
+  LLVMValueRef above = LLVMBuildFCmp(e->builder, LLVMRealOGT, m, root, "");
+  m = LLVMBuildSelect(e->builder, above, mul(e, m, wide_constant(e, x, 0.5)), m, "");
+  power = LLVMBuildSelect(e->builder, above, add(e, power, one), power, "");
+  LLVMValueRef t = quotient(e, sub(e, m, one), add(e, m, one)), z = mul(e, t, t);
+  LLVMValueRef sum = wide_constant(e, x, 2.88539008177792681 / (2 * TERMS - 1));
+  for (int k = TERMS - 2; k >= 0; k--) sum = sfi_fma(e, sum, z, wide_constant(e, x, 2.88539008177792681 / (2 * k + 1)));
+  LLVMValueRef y = sfi_fma(e, t, sum, power), zero = wide_constant(e, x, 0);
+  y = select_where(e, LLVMRealOEQ, d, wide_constant(e, x, inf), d, y);
+  y = select_where(e, LLVMRealOEQ, d, zero, wide_constant(e, x, -inf), y);
+  return select_where(e, LLVMRealULT, d, zero, wide_constant(e, x, __builtin_nan("")), y);
+}
+
+static LLVMValueRef log_of(sfi_emission *e, LLVMValueRef x) {
+  return LLVMBuildFPTrunc(e->builder, mul(e, log2_wide(e, x), wide_constant(e, x, 0.693147180559945309)), LLVMTypeOf(x), "");
+}
+
+/* |x|^y = 2^(y log2 |x|), then the sign and what C's pow says of zeros, ones, infinities and NaN. */
+static LLVMValueRef pow_of(sfi_emission *e, LLVMValueRef x, LLVMValueRef y) {
+  const double inf = __builtin_inf();
+  LLVMTypeRef type = LLVMTypeOf(x), wide = shaped(e, LLVMDoubleTypeInContext(e->context), x);
+  LLVMValueRef a = unary(e, "llvm.fabs", x), one = constant(e, x, 1), zero = constant(e, x, 0);
+  LLVMValueRef nan = constant(e, x, __builtin_nan("")), exponent = mul(e, log2_wide(e, a), LLVMBuildFPExt(e->builder, y, wide, ""));
+  LLVMValueRef known = LLVMBuildFCmp(e->builder, LLVMRealORD, exponent, exponent, "");
+  LLVMValueRef high = wide_constant(e, x, 200), low = wide_constant(e, x, -200);
+  LLVMValueRef p = LLVMBuildSelect(e->builder, known, exponent, low, ""); /* NaN does not convert */
+  p = select_where(e, LLVMRealOGT, p, high, high, select_where(e, LLVMRealOLT, p, low, low, p));
+  LLVMValueRef whole = unary(e, "llvm.rint", p);
+  LLVMValueRef rest = mul(e, sub(e, p, whole), wide_constant(e, x, 0.693147180559945309));
+  LLVMValueRef n = LLVMBuildFPToSI(e->builder, whole, int_type(e, x), "");
+  LLVMValueRef v = scaled_exp(e, LLVMBuildFPTrunc(e->builder, rest, type, ""), n);
+  v = LLVMBuildSelect(e->builder, known, v, nan, "");
+  LLVMValueRef integer = LLVMBuildFCmp(e->builder, LLVMRealOEQ, unary(e, "llvm.floor", y), y, "");
+  LLVMValueRef half = mul(e, y, constant(e, x, 0.5));
+  LLVMValueRef odd =
+      LLVMBuildAnd(e->builder, integer, LLVMBuildFCmp(e->builder, LLVMRealUNE, unary(e, "llvm.floor", half), half, ""), "");
+  LLVMValueRef negated = sfi_intrinsic(e, "llvm.copysign", &type, 1, (LLVMValueRef[]){v, x}, 2);
+  LLVMValueRef below = LLVMBuildAnd(e->builder, LLVMBuildFCmp(e->builder, LLVMRealOLT, x, zero, ""),
+                                    LLVMBuildFCmp(e->builder, LLVMRealONE, a, constant(e, x, inf), ""), "");
+  LLVMValueRef fails = LLVMBuildAnd(e->builder, below, LLVMBuildNot(e->builder, integer, ""), "");
+  v = LLVMBuildSelect(e->builder, odd, negated, LLVMBuildSelect(e->builder, fails, nan, v, ""), "");
+  LLVMValueRef boundless = LLVMBuildFCmp(e->builder, LLVMRealOEQ, unary(e, "llvm.fabs", y), constant(e, x, inf), "");
+  LLVMValueRef unit = LLVMBuildAnd(e->builder, boundless, LLVMBuildFCmp(e->builder, LLVMRealOEQ, a, one, ""), "");
+  v = LLVMBuildSelect(e->builder, unit, one, v, "");
+  return select_where(e, LLVMRealOEQ, x, one, one, select_where(e, LLVMRealOEQ, y, zero, one, v));
+}
+
+LLVMValueRef sfi_where(sfi_emission *e, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y) {
+  return LLVMBuildSelect(e->builder, LLVMBuildFCmp(e->builder, LLVMRealUNE, c, constant(e, c, 0), ""), x, y, "");
+}
+
+/* 1 where the comparison holds, else 0. */
+static LLVMValueRef compared(sfi_emission *e, LLVMRealPredicate how, LLVMValueRef a, LLVMValueRef b) {
+  return LLVMBuildSelect(e->builder, LLVMBuildFCmp(e->builder, how, a, b, ""), constant(e, a, 1), constant(e, a, 0), "");
+}
+
+static LLVMValueRef extreme(sfi_emission *e, const char *name, LLVMValueRef a, LLVMValueRef b) {
+  LLVMTypeRef type = LLVMTypeOf(a);
+  return sfi_intrinsic(e, name, &type, 1, (LLVMValueRef[]){a, b}, 2);
+}
+
 LLVMValueRef sfi_elementwise(sfi_emission *e, sf_op op, LLVMValueRef a, LLVMValueRef b) {
   switch (op) {
   case SF_OP_ADD:
@@ -139,6 +239,26 @@ LLVMValueRef sfi_elementwise(sfi_emission *e, sf_op op, LLVMValueRef a, LLVMValu
     return sfi_exp(e, a);
   case SF_OP_SQRT:
     return unary(e, "llvm.sqrt", a);
+  case SF_OP_NEG:
+    return LLVMBuildFNeg(e->builder, a, "");
+  case SF_OP_ABS:
+    return unary(e, "llvm.fabs", a);
+  case SF_OP_LOG:
+    return log_of(e, a);
+  case SF_OP_ERF:
+    return erf_of(e, a);
+  case SF_OP_POW:
+    return pow_of(e, a, b);
+  case SF_OP_MIN:
+    return extreme(e, "llvm.minimum", a, b);
+  case SF_OP_MAX:
+    return extreme(e, "llvm.maximum", a, b);
+  case SF_OP_LESS:
+    return compared(e, LLVMRealOLT, a, b);
+  case SF_OP_EQUAL:
+    return compared(e, LLVMRealOEQ, a, b);
+  case SF_OP_PRELU:
+    return LLVMBuildSelect(e->builder, LLVMBuildFCmp(e->builder, LLVMRealOLT, a, constant(e, a, 0), ""), mul(e, a, b), a, "");
   default:
     assert(!"not elementwise");
     return a;

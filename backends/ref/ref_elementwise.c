@@ -1,4 +1,4 @@
-/* Elementwise operations of one operand, and of two with broadcasting. The formulas are those of ops.def, in fp64. */
+/* Elementwise operations of one operand, and of several with broadcasting. The formulas are those of ops.def, in fp64. */
 #include "ref_kernel.h"
 
 static double unary(sf_op op, double x) {
@@ -19,6 +19,14 @@ static double unary(sf_op op, double x) {
     return exp(x);
   case SF_OP_SQRT:
     return sqrt(x);
+  case SF_OP_NEG:
+    return -x;
+  case SF_OP_ABS:
+    return fabs(x);
+  case SF_OP_LOG:
+    return log(x);
+  case SF_OP_ERF:
+    return erf(x);
   default:
     assert(!"elementwise operation of one operand");
     return 0;
@@ -35,6 +43,18 @@ static double binary(sf_op op, double x, double y) {
     return x * y;
   case SF_OP_DIV:
     return x / y;
+  case SF_OP_POW:
+    return pow(x, y);
+  case SF_OP_MIN:
+    return isnan(x) || x < y ? x : y;
+  case SF_OP_MAX:
+    return isnan(x) || x > y ? x : y;
+  case SF_OP_LESS:
+    return x < y ? 1 : 0;
+  case SF_OP_EQUAL:
+    return x == y ? 1 : 0;
+  case SF_OP_PRELU:
+    return x < 0 ? x * y : x;
   default:
     assert(!"elementwise operation of two operands");
     return 0;
@@ -48,10 +68,13 @@ void sfi_ref_same(const sfi_ref_call *call) {
 
 void sfi_ref_broadcast(const sfi_ref_call *call) {
   const sf_tensor *out = call->output;
-  int64_t n = sfi_ref_numel(out), index[SF_MAX_RANK] = {0}, at[2] = {0}, strides[2][SF_MAX_RANK];
-  for (int k = 0; k < 2; k++) sfi_ref_broadcast_strides(&call->inputs[k], out->rank, strides[k]);
+  const int32_t operands = call->node->n_inputs;
+  int64_t n = sfi_ref_numel(out), index[SF_MAX_RANK] = {0}, at[3] = {0}, strides[3][SF_MAX_RANK];
+  for (int32_t k = 0; k < operands; k++) sfi_ref_broadcast_strides(&call->inputs[k], out->rank, strides[k]);
   for (int64_t i = 0; i < n; i++) {
-    sfi_ref_store(out, i, binary(call->node->op, sfi_ref_load(&call->inputs[0], at[0]), sfi_ref_load(&call->inputs[1], at[1])));
-    sfi_ref_next(out->rank, out->dims, index, 2, strides, at);
+    double x[3] = {0};
+    for (int32_t k = 0; k < operands; k++) x[k] = sfi_ref_load(&call->inputs[k], at[k]);
+    sfi_ref_store(out, i, operands == 2 ? binary(call->node->op, x[0], x[1]) : x[0] == 0 ? x[2] : x[1]);
+    sfi_ref_next(out->rank, out->dims, index, operands, strides, at);
   }
 }

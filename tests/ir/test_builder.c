@@ -524,7 +524,7 @@ static void build_everything(sf_graph *g) {
   for (int32_t op = 0; op < sfi_op_count(); op++) {
     const sfi_op_info *info = sfi_op_of((sf_op)op);
     if (!info || !(info->flags & SF_OPF_ELEMENTWISE)) continue;
-    x = info->min_inputs == 1 ? sf_unary(g, (sf_op)op, x) : sf_binary(g, (sf_op)op, x, two);
+    x = sf_graph_op(g, (sf_op)op, info->min_inputs, (const sf_value[]){x, two, two}, 0, NULL);
   }
   const sf_attr kernel = {.id = SF_ATTR_KERNEL, .count = 2, .ints = two_three};
   sf_graph_output(g, NULL, sf_graph_op(g, SF_OP_MAX_POOL, 1, &x, 1, &kernel));

@@ -108,6 +108,10 @@ unary("sigmoid", lambda x: 1 / (1 + np.exp(-x)))
 unary("tanh", np.tanh)
 unary("exp", np.exp)
 unary("sqrt", np.sqrt, low=-1.0)
+unary("neg", np.negative)
+unary("abs", np.abs)
+unary("log", np.log, low=-1.0)
+unary("erf", np.vectorize(math.erf, otypes=[float]))
 
 
 def binary(name, f):
@@ -148,6 +152,32 @@ binary("add", np.add)
 binary("sub", np.subtract)
 binary("mul", np.multiply)
 binary("div", np.divide)
+binary("pow", np.power)
+binary("min", np.minimum)
+binary("max", np.maximum)
+binary("less", lambda x, y: np.less(x, y).astype(float))
+binary("equal", lambda x, y: np.equal(x, y).astype(float))
+binary("prelu", lambda x, y: np.where(x < 0, x * y, x))
+
+
+def where_cases():
+    o = Operation("where")
+
+    def add(case, c, x, y, static=(), symbolic=None):
+        o.case(case, [c, x, y], np.where(c != 0, *wide(x, y)), "", static, symbolic)
+
+    v = o.values
+    add("same", v(3, 5, zeros=0.5), v(3, 5), v(3, 5))
+    add("scalars", v(4, 9, zeros=0.5), v(), v())
+    add("three_ways", v(4, 1, zeros=0.5), v(9), v(2, 1, 1))
+    add("static", v(67, zeros=0.5), v(67), v(67), static=(0, 2))
+    add("edges", np.array([0.0, -0.0, NAN, INF, -INF, 1e-30], np.float32), v(6), np.array([NAN, INF, 1, 2, NAN, 3], np.float32))
+    add("symbolic", v(S, 1, zeros=0.5), v(S, 7), v(7), symbolic={0: (0,), 1: (0,)})
+    add("empty", v(0, 3), v(3), v())
+    o.write()
+
+
+where_cases()
 
 
 # ---- contractions -------------------------------------------------------------------------------------------------------
