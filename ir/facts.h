@@ -18,16 +18,25 @@ typedef struct sfi_nm {
   int32_t n, m;
 } sfi_nm;
 
+/* Sizes of panels, in rows, that facts are known of. */
+enum { SFI_PANEL4, SFI_PANEL8, SFI_PANELS };
+
 typedef struct sfi_facts {
   int64_t rows, columns, nonzeros;
   int64_t dead_rows, dead_columns;      /* wholly zero */
   int64_t row_min, row_median, row_max; /* nonzeros a row */
-  sfi_nm along_columns;                 /* groups of consecutive columns in a row; best density */
-  sfi_nm along_rows;                    /* groups of consecutive rows in a column */
-  int32_t block_rows, block_columns;    /* the largest block (by area; powers of two up to 64) of which some aligned tiles are
+  int64_t panel_columns[SFI_PANELS]; /* columns that panels of 4 and of 8 rows touch, over all panels; rows as sfi_order_rows puts
+                                           them */
+  sfi_nm along_columns;              /* groups of consecutive columns in a row; best density */
+  sfi_nm along_rows;                 /* groups of consecutive rows in a column */
+  int32_t block_rows, block_columns; /* the largest block (by area; powers of two up to 64) of which some aligned tiles are
                                            empty and the others together at least 95 % full; 1 1: none */
-  sfi_digest pattern;                   /* of rows, columns and the bitmap of nonzeros, row-major */
+  sfi_digest pattern;                /* of rows, columns and the bitmap of nonzeros, row-major */
 } sfi_facts;
+
+/* An order of rows with equal digests of their patterns next to each other: classes by their first rows, rows of a class as they come.
+ * out_order[i]: the row that comes i-th. False: out of memory. */
+bool sfi_order_rows(const sfi_digest *digest, int64_t rows, const sf_allocator *allocator, uint32_t *out_order);
 
 static inline double sfi_density(const sfi_facts *f) {
   return f->rows && f->columns ? (double)f->nonzeros / ((double)f->rows * (double)f->columns) : 0;

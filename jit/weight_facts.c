@@ -17,11 +17,11 @@ struct sfi_known_facts {
 };
 
 /* Facts are stored as they lie in memory; the key names what that depends on. */
-_Static_assert(sizeof(sfi_facts) == 8 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
+_Static_assert(sizeof(sfi_facts) == 10 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define FACTS_FORMAT "facts 1 little"
+#define FACTS_FORMAT "facts 2 little"
 #else
-#define FACTS_FORMAT "facts 1 big"
+#define FACTS_FORMAT "facts 2 big"
 #endif
 
 static bool same_matrix(const sfi_matrix *a, const sfi_matrix *b) {

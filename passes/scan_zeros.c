@@ -193,6 +193,38 @@ static void best_block(const bitmap *map, sfi_facts *out) {
     }
 }
 
+/* ---- panels -------------------------------------------------------------------------------------------------------- */
+
+static int64_t columns_of_panels(const bitmap *map, const uint32_t *order, int64_t height) {
+  int64_t columns = 0;
+  for (int64_t first = 0; first < map->rows; first += height)
+    for (int64_t w = 0; w < map->pitch; w++) {
+      uint64_t word = 0;
+      for (int64_t i = first; i < first + height && i < map->rows; i++) word |= map->words[order[i] * map->pitch + w];
+      columns += popcount(word);
+    }
+  return columns;
+}
+
+/* False: out of memory. */
+static bool count_panels(const bitmap *map, const sf_allocator *allocator, sfi_facts *out) {
+  size_t digest_bytes = (size_t)map->rows * sizeof(sfi_digest), order_bytes = (size_t)map->rows * sizeof(uint32_t);
+  if (map->rows == 0) return true;
+  sfi_digest *digest = sfi_alloc(allocator, digest_bytes);
+  uint32_t *order = sfi_alloc(allocator, order_bytes);
+  bool done = digest && order;
+  for (int64_t r = 0; done && r < map->rows; r++)
+    digest[r] = sfi_digest_of(map->words + r * map->pitch, (size_t)map->pitch * sizeof *map->words);
+  done = done && sfi_order_rows(digest, map->rows, allocator, order);
+  if (done) {
+    out->panel_columns[SFI_PANEL4] = columns_of_panels(map, order, 4);
+    out->panel_columns[SFI_PANEL8] = columns_of_panels(map, order, 8);
+  }
+  sfi_free(allocator, digest, digest_bytes);
+  sfi_free(allocator, order, order_bytes);
+  return done;
+}
+
 /* ---- scan --------------------------------------------------------------------------------------------------------- */
 
 sf_status sfi_scan_zeros(const sfi_matrix *matrix, const sf_allocator *allocator, sfi_diag *diag, sfi_facts *out_facts) {
@@ -227,6 +259,7 @@ sf_status sfi_scan_zeros(const sfi_matrix *matrix, const sf_allocator *allocator
   out_facts->along_columns = best_nm(&map);
   out_facts->along_rows = best_nm(&turned);
   best_block(&map, out_facts);
+  if (!count_panels(&map, allocator, out_facts)) st = sfi_fail_memory(diag);
   out_facts->pattern = sfi_digest_of(words, bytes);
 done:
   sfi_free(allocator, words, bytes);

@@ -43,6 +43,10 @@ LLVMValueRef sfi_x_row(sfi_emission *e, LLVMValueRef x, LLVMValueRef k);
 /* acc[r * vectors + v] of rows row + r, r < count, through the epilogue into the output; rows at or past row_count are skipped. */
 void sfi_store_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row, int32_t count, const LLVMValueRef *acc);
 
+/* The same for rows row[r] anywhere; panels of `count` of them, of which those at or past row_count do not exist. */
+void sfi_store_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count,
+                       const LLVMValueRef *acc);
+
 /* Is any valid lane of acc NaN? i1. For kernels that multiply by the zeros of W: see emit_gemm.c. */
 LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *acc, int32_t rows);
 

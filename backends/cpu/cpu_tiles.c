@@ -178,21 +178,27 @@ void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows) {
   sfi_loop_end(e, &tile, NULL);
 }
 
-void sfi_store_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row, int32_t count, const LLVMValueRef *acc) {
+void sfi_store_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count,
+                       const LLVMValueRef *acc) {
   const sfi_kernel *k = e->kernel;
   bool whole = sfi_is_const(k->contract.row_count) && k->contract.row_count.c[0] % count == 0;
   LLVMValueRef m = sfi_poly_value(e, k->contract.row_count);
   for (int32_t r = 0; r < count; r++) {
-    LLVMValueRef index = sfi_addi(e, row, sfi_i64(e, r));
     sfi_if inside;
-    if (!whole) sfi_if_begin(e, &inside, LLVMBuildICmp(e->builder, LLVMIntSLT, index, m, ""));
+    if (!whole) sfi_if_begin(e, &inside, LLVMBuildICmp(e->builder, LLVMIntSLT, row[r], m, ""));
     for (int32_t v = 0; v < columns->vectors; v++) {
       sfi_point p = columns->point[v];
-      p.index[1] = index;
+      p.index[1] = row[r];
       sfi_point_store(e, &p, sfi_expr_value(e, &k->epilogue, &p, acc[r * columns->vectors + v]));
     }
     if (!whole) sfi_if_end(e, &inside, NULL, NULL, NULL, 0);
   }
+}
+
+void sfi_store_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row, int32_t count, const LLVMValueRef *acc) {
+  LLVMValueRef rows[SFI_ROWS_MAX];
+  for (int32_t r = 0; r < count; r++) rows[r] = sfi_addi(e, row, sfi_i64(e, r));
+  sfi_store_rows_at(e, columns, rows, count, acc);
 }
 
 LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *acc, int32_t rows) {

@@ -53,6 +53,33 @@ static bool is_block(const sfi_matrix *w, int64_t height, int64_t width) {
   return empty > 0 && (double)nonzeros >= 0.95 * (double)covered;
 }
 
+static bool same_pattern(const sfi_matrix *w, int64_t a, int64_t b) {
+  for (int64_t c = 0; c < w->columns; c++)
+    if (count_box(w, a, a + 1, c, c + 1) != count_box(w, b, b + 1, c, c + 1)) return false;
+  return true;
+}
+
+/* Columns touched by panels of `height` rows, equal rows behind the first of their kind. */
+static int64_t naive_panel_columns(const sfi_matrix *w, int64_t height) {
+  bool *taken = calloc((size_t)w->rows + 1, sizeof *taken), *touched = calloc((size_t)w->columns + 1, sizeof *touched);
+  ck_assert(taken && touched);
+  int64_t n = 0, columns = 0;
+  for (int64_t first = 0; first < w->rows; first++)
+    for (int64_t r = first; r < w->rows && !taken[first]; r++) {
+      if (taken[r] || !same_pattern(w, first, r)) continue;
+      if (r != first) taken[r] = true;
+      for (int64_t c = 0; c < w->columns; c++) {
+        bool fresh = count_box(w, r, r + 1, c, c + 1) > 0 && !touched[c];
+        touched[c] = touched[c] || fresh;
+        columns += fresh;
+      }
+      if (++n % height == 0) memset(touched, 0, (size_t)w->columns);
+    }
+  free(taken);
+  free(touched);
+  return columns;
+}
+
 static sfi_facts naive_facts(const sfi_matrix *w) {
   sfi_facts f = {.rows = w->rows, .columns = w->columns, .block_rows = 1, .block_columns = 1};
   int64_t *counts = calloc((size_t)w->rows + 1, sizeof *counts);
@@ -70,6 +97,8 @@ static sfi_facts naive_facts(const sfi_matrix *w) {
     f.row_max = counts[w->rows - 1];
   }
   free(counts);
+  f.panel_columns[SFI_PANEL4] = naive_panel_columns(w, 4);
+  f.panel_columns[SFI_PANEL8] = naive_panel_columns(w, 8);
   f.along_columns = naive_nm(w, false);
   f.along_rows = naive_nm(w, true);
   for (int64_t height = 1; height <= 64 && height <= w->rows; height *= 2)
@@ -96,6 +125,8 @@ static void check_facts(const sfi_matrix *w, const char *what) {
   SAME(row_min);
   SAME(row_median);
   SAME(row_max);
+  SAME(panel_columns[SFI_PANEL4]);
+  SAME(panel_columns[SFI_PANEL8]);
   SAME(along_columns.n);
   SAME(along_columns.m);
   SAME(along_rows.n);
