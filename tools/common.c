@@ -205,7 +205,7 @@ void tool_json_string(FILE *out, const char *text) {
   for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
     if (*c == '"' || *c == '\\')
       fprintf(out, "\\%c", *c);
-    else if (*c < 0x20)
+    else if (*c < 0x20 || *c == '<') /* so that it may stand in a page */
       fprintf(out, "\\u%04x", *c);
     else
       putc(*c, out);

@@ -41,7 +41,10 @@ static bool assembly(session *s, int n, char *const *words) {
   return session_emit(s, "asm", n ? words[0] : NULL);
 }
 static bool profile(session *s, int n, char *const *words) {
-  return session_profile(s, n ? words[0] : NULL);
+  return session_profile(s, n, words, s->script ? s->script : "graph", "md");
+}
+static bool zeros(session *s, int n, char *const *words) {
+  return session_zeros(s, n ? words[0] : NULL);
 }
 
 typedef struct command {
@@ -57,7 +60,9 @@ static const command commands[] = {
     {":run", "[NAME=FILE.npy]... [symbol=N]", "run; other inputs are random, named outputs are written", 0, MOST_WORDS,
      session_run},
     {":time", "[NAME=FILE.npy]... [symbol=N] [runs=N]", "time runs", 0, MOST_WORDS, session_time},
-    {":profile", "[WEIGHT]", "zeros of the weights, or a picture of one", 0, 1, profile},
+    {":profile", "[NAME=FILE.npy]... [symbol=N] [runs=N] [trace=FILE] [page=FILE]", "time of each kernel; a Chrome trace, a page",
+     0, MOST_WORDS, profile},
+    {":zeros", "[WEIGHT]", "zeros of the weights, or a picture of one", 0, 1, zeros},
     {":explain", "", "why the program is what it is", 0, 0, explain},
     {":emit", "STAGE|PASS [KERNEL]", "print graph, canonical, facts, kernels, llvm, asm, or a pass's before and after", 1, 2, emit},
     {":asm", "[KERNEL]", "assembly of the kernels", 0, 1, assembly},
@@ -70,7 +75,7 @@ static bool help(session *s, int n, char *const *words) {
   puts("A line of the text form grows the graph, for instance:\n  %x = input f32[batch, 64]\n  %y = relu %x\n  output "
        "%y\nCommands:");
   for (size_t i = 0; i < sizeof commands / sizeof *commands; i++) {
-    char call[64];
+    char call[96];
     snprintf(call, sizeof call, "%s %s", commands[i].name, commands[i].arguments);
     printf("  %-48s %s\n", call, commands[i].doc);
   }

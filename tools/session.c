@@ -1,13 +1,14 @@
 /* What sf-jit does with a model. See session.h. */
 #include "session.h"
 #include "npy.h"
+#include "profile.h"
 
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <time.h>
 
-enum { MOST_TENSORS = 64, MOST_WORDS = 256, MOST_RUNS = 1000000 };
+enum { MOST_WORDS = 256, MOST_RUNS = 1000000, MOST_PROFILED = 10000 };
 static const size_t npy_max_bytes = (size_t)4 << 30;
 
 static bool report(session *s, const sf_error *error) {
@@ -117,14 +118,7 @@ bool session_compile(session *s) {
 
 /* ---- running ------------------------------------------------------------------------------------------------------- */
 
-/* The tensors of one run; all memory is malloc's. */
-typedef struct tensors {
-  int32_t n_inputs, n_outputs;
-  sf_tensor inputs[MOST_TENSORS], outputs[MOST_TENSORS];
-  const char *write[MOST_TENSORS]; /* file of each output; NULL: none */
-} tensors;
-
-static void tensors_free(tensors *t) {
+static void tensors_free(session_tensors *t) {
   for (int32_t i = 0; i < t->n_inputs; i++) free(t->inputs[i].data);
   for (int32_t i = 0; i < t->n_outputs; i++) free(t->outputs[i].data);
 }
@@ -156,15 +150,16 @@ static void fill_normal(sf_tensor *t, uint64_t seed) {
 
 /* Reads the inputs that `words` name, makes the others, and room for the outputs. symbol < 0: from the inputs read, else 1. The
  * tensors are to be freed even where it fails. */
-static bool prepare(session *s, int n, char *const *words, int64_t symbol, tensors *t) {
-  *t = (tensors){.n_inputs = 0};
+static bool prepare(session *s, int n, char *const *words, int64_t symbol, session_tensors *t) {
+  *t = (session_tensors){.n_inputs = 0};
   if (!session_compile(s)) return false;
   int32_t inputs = sf_program_input_count(s->program), outputs = sf_program_output_count(s->program);
-  if (inputs > MOST_TENSORS || outputs > MOST_TENSORS) return session_fail(s, "more than %d inputs or outputs", MOST_TENSORS);
+  if (inputs > SESSION_TENSORS_MAX || outputs > SESSION_TENSORS_MAX)
+    return session_fail(s, "more than %d inputs or outputs", SESSION_TENSORS_MAX);
   if (n > MOST_WORDS) return session_fail(s, "more than %d words", MOST_WORDS);
   sf_tensor_info info;
   bool used[MOST_WORDS] = {false};
-  const char *file[MOST_TENSORS] = {NULL};
+  const char *file[SESSION_TENSORS_MAX] = {NULL};
   for (int32_t i = 0; i < inputs + outputs; i++) {
     bool in = i < inputs;
     if (in)
@@ -200,6 +195,7 @@ static bool prepare(session *s, int n, char *const *words, int64_t symbol, tenso
     }
   }
   if (symbol < 0) symbol = 1;
+  t->symbol = symbol;
   for (int32_t i = 0; i < inputs; i++) {
     sf_program_input_info(s->program, i, &info);
     if (file[i]) continue;
@@ -214,7 +210,7 @@ static bool prepare(session *s, int n, char *const *words, int64_t symbol, tenso
   return true;
 }
 
-static bool execute(session *s, const tensors *t) {
+static bool execute(session *s, const session_tensors *t) {
   sf_status status = sf_run(s->program, t->n_inputs, t->inputs, t->n_outputs, t->outputs);
   return status == SF_OK ? true : session_error(s, status);
 }
@@ -245,7 +241,7 @@ static bool number_among(session *s, int n, char *const *words, const char *name
 
 bool session_run(session *s, int n, char *const *words) {
   int64_t symbol = -1;
-  tensors t = {0};
+  session_tensors t = {0};
   bool ok = number_among(s, n, words, "symbol=", 0, INT32_MAX, &symbol) && prepare(s, n, words, symbol, &t) && execute(s, &t);
   for (int32_t i = 0; ok && i < t.n_outputs; i++) {
     sf_tensor_info info;
@@ -271,7 +267,7 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-static bool timed_runs(session *s, const tensors *t, int runs, session_timing *out) {
+static bool timed_runs(session *s, const session_tensors *t, int runs, session_timing *out) {
   double *us = malloc((size_t)runs * sizeof *us);
   if (!us) return session_fail(s, "out of memory");
   bool ok = true;
@@ -295,7 +291,7 @@ static bool timed_runs(session *s, const tensors *t, int runs, session_timing *o
 
 bool session_time(session *s, int n, char *const *words) {
   int64_t symbol = -1, runs = 50;
-  tensors t = {0};
+  session_tensors t = {0};
   session_timing timing = {0};
   bool ok = number_among(s, n, words, "symbol=", 0, INT32_MAX, &symbol) &&
             number_among(s, n, words, "runs=", 1, MOST_RUNS, &runs) && prepare(s, n, words, symbol, &t) &&
@@ -308,8 +304,46 @@ bool session_time(session *s, int n, char *const *words) {
 }
 
 bool session_measure(session *s, int64_t symbol, int runs, session_timing *out) {
-  tensors t = {0};
+  session_tensors t = {0};
   bool ok = prepare(s, 0, NULL, symbol, &t) && timed_runs(s, &t, runs, out);
+  tensors_free(&t);
+  return ok;
+}
+
+/* Times into *p, and into the trace as they come. */
+static bool profiled_runs(session *s, const session_tensors *t, const char *trace, profile *p) {
+  FILE *file = NULL;
+  bool ok = true;
+  for (int i = 0; ok && i < 3; i++) ok = execute(s, t);
+  ok = ok && (!trace || profile_trace_begin(s, trace, &file));
+  for (int32_t i = 0; ok && i < p->runs; i++) ok = profile_run(s, t, p, i) && (!file || profile_trace_run(s, file, p, i));
+  if (file && ok) return profile_trace_end(s, file) && profile_close(s, p);
+  if (file) fclose(file);
+  return ok && profile_close(s, p);
+}
+
+bool session_profile(session *s, int n, char *const *words, const char *model, const char *format) {
+  int64_t symbol = -1, runs = 50;
+  const char *trace = NULL, *page = NULL;
+  char *others[MOST_WORDS];
+  int n_others = 0;
+  session_tensors t = {0};
+  profile p = {0};
+  if (n > MOST_WORDS) return session_fail(s, "more than %d words", MOST_WORDS);
+  for (int w = 0; w < n; w++) {
+    if (strncmp(words[w], "trace=", 6) == 0)
+      trace = words[w] + 6;
+    else if (strncmp(words[w], "page=", 5) == 0)
+      page = words[w] + 5;
+    else
+      others[n_others++] = words[w];
+  }
+  bool ok = number_among(s, n, words, "symbol=", 0, INT32_MAX, &symbol) &&
+            number_among(s, n, words, "runs=", 1, MOST_PROFILED, &runs) && prepare(s, n_others, others, symbol, &t) &&
+            profile_open(s, model, t.symbol, (int32_t)runs, &p) && profiled_runs(s, &t, trace, &p);
+  if (ok) profile_print(stdout, &p, format);
+  ok = ok && (!page || profile_page_write(s, page, &p));
+  profile_free(&p);
   tensors_free(&t);
   return ok;
 }
@@ -332,7 +366,7 @@ bool session_emit(session *s, const char *stage, const char *kernel) {
   return status == SF_OK ? true : session_error(s, status);
 }
 
-bool session_profile(session *s, const char *name) {
+bool session_zeros(session *s, const char *name) {
   if (name) {
     sf_value v = sf_graph_find(s->graph, name[0] == '%' ? name + 1 : name);
     if (v == SF_NO_VALUE) return session_fail(s, "no value or weight is named \"%s\"", name);

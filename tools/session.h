@@ -41,7 +41,19 @@ bool session_explain(session *s);
 /* stage: graph, canonical, facts, kernels, llvm, asm, or the name of a pass (before and after it). kernel NULL: all. */
 bool session_emit(session *s, const char *stage, const char *kernel);
 /* Picture and figures of one weight, or a line for each where name is NULL. */
-bool session_profile(session *s, const char *name);
+bool session_zeros(session *s, const char *name);
+/* Words as for session_time, and trace=FILE, page=FILE: times of each kernel as a table in `format` (md, csv, json), a Chrome trace, a
+ * page. */
+bool session_profile(session *s, int n, char *const *words, const char *model, const char *format);
+
+/* The tensors of one run; all memory is malloc's. */
+enum { SESSION_TENSORS_MAX = 64 };
+typedef struct session_tensors {
+  int32_t n_inputs, n_outputs;
+  sf_tensor inputs[SESSION_TENSORS_MAX], outputs[SESSION_TENSORS_MAX];
+  const char *write[SESSION_TENSORS_MAX]; /* file of each output; NULL: none */
+  int64_t symbol;
+} session_tensors;
 
 typedef struct session_timing {
   double median_us, mean_us, deviation_us, min_us;

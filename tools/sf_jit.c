@@ -12,13 +12,15 @@ static const char help_text[] =
     "       sf-jit [OPTIONS] bench MODEL...                  time over symbols and threads\n"
     "       sf-jit [OPTIONS] explain MODEL                   why the program is what it is\n"
     "       sf-jit [OPTIONS] emit STAGE MODEL [KERNEL]       graph, canonical, facts, kernels, llvm, asm, or a pass's name\n"
-    "       sf-jit [OPTIONS] profile MODEL [WEIGHT]          zeros of the weights; a picture of one\n"
+    "       sf-jit [OPTIONS] profile MODEL [NAME=FILE.npy]... [symbol=N] [runs=N] [trace=FILE] [page=FILE]\n"
+    "                                                        time of each kernel; as a Chrome trace, as an HTML page\n"
+    "       sf-jit [OPTIONS] zeros MODEL [WEIGHT]            zeros of the weights; a picture of one\n"
     "options:\n"
     "  --isa NAME          native, reference, avx2, avx512, neon (emit only)\n"
     "  --threads N         pieces a kernel is cut into; bench: a list, 1,2\n"
     "  --symbol LIST       bench: values of the symbolic dimension (default 1)\n"
     "  --runs N            bench: timed runs (default 50)\n"
-    "  --format NAME       bench: md, csv or json (default md)\n"
+    "  --format NAME       bench, profile: md, csv or json (default md)\n"
     "  --emitter NAME      the emitter of contractions to use where it accepts\n"
     "  --classes LIST      upper bounds of the classes of the symbolic dimension\n"
     "  -O LEVEL            0: nothing fused, 1: canonical form, 2: everything (default)\n"
@@ -172,29 +174,37 @@ static bool bench(const arguments *a, int n, char **models) {
 
 /* ---- subcommands ------------------------------------------------------------------------------------------------------ */
 
-static bool run(session *s, int n, char **w) {
-  return session_run(s, n, w);
+/* w[0] is the model; n counts the words behind it. */
+static bool run(session *s, const arguments *a, int n, char **w) {
+  (void)a;
+  return session_run(s, n, w + 1);
 }
-static bool timing(session *s, int n, char **w) {
-  return session_time(s, n, w);
+static bool timing(session *s, const arguments *a, int n, char **w) {
+  (void)a;
+  return session_time(s, n, w + 1);
 }
-static bool explain(session *s, int n, char **w) {
-  (void)n, (void)w;
+static bool explain(session *s, const arguments *a, int n, char **w) {
+  (void)a, (void)n, (void)w;
   return session_explain(s);
 }
-static bool profile(session *s, int n, char **w) {
-  return session_profile(s, n ? w[0] : NULL);
+static bool profile(session *s, const arguments *a, int n, char **w) {
+  return session_profile(s, n, w + 1, w[0], a->format);
+}
+static bool zeros(session *s, const arguments *a, int n, char **w) {
+  (void)a;
+  return session_zeros(s, n ? w[1] : NULL);
 }
 
 static const struct {
   const char *name;
   int most_words; /* behind the model */
-  bool (*run)(session *s, int n, char **words);
-} subcommands[] = {{"run", 256, run}, {"time", 256, timing}, {"explain", 0, explain}, {"profile", 1, profile}};
+  bool (*run)(session *s, const arguments *a, int n, char **words);
+} subcommands[] = {
+    {"run", 256, run}, {"time", 256, timing}, {"explain", 0, explain}, {"profile", 256, profile}, {"zeros", 1, zeros}};
 
-static int on_model(const arguments *a, const char *model, bool (*command)(session *, int, char **), int n, char **words) {
+static int on_model(const arguments *a, bool (*command)(session *, const arguments *, int, char **), int n, char **words) {
   session s;
-  bool ok = open_session(&s, a, &a->options) && session_load(&s, model) && command(&s, n, words);
+  bool ok = open_session(&s, a, &a->options) && session_load(&s, words[0]) && command(&s, a, n, words);
   session_close(&s);
   return ok && fflush(stdout) == 0 ? TOOL_OK : TOOL_FAILED;
 }
@@ -228,7 +238,7 @@ int main(int argc, char **argv) {
     if (strcmp(words[0], subcommands[i].name) != 0) continue;
     if (n < 2 || n - 2 > subcommands[i].most_words)
       return wrong("%s: a MODEL and at most %d words", words[0], subcommands[i].most_words);
-    return on_model(&a, words[1], subcommands[i].run, n - 2, words + 2);
+    return on_model(&a, subcommands[i].run, n - 2, words + 1);
   }
   if (n > 1) return wrong("\"%s\" is no subcommand", words[0]);
   session s;

@@ -69,7 +69,8 @@ a=(bench); try 'bench nothing' 2 'bench MODEL'
 a=(explain); try 'explain nothing' 2 'a MODEL'
 a=(explain a.sft b.sft); try 'explain two' 2 'at most 0 words'
 a=(profile); try 'profile nothing' 2 'a MODEL'
-a=(profile a.sft w v); try 'profile two' 2 'at most 1 words'
+a=(zeros); try 'zeros of nothing' 2 'a MODEL'
+a=(zeros a.sft w v); try 'zeros of two' 2 'at most 1 words'
 a=(emit asm); try 'emit nothing' 2 'emit STAGE MODEL'
 a=(emit asm a.sft k l); try 'emit too much' 2 'emit STAGE MODEL'
 a=(frobnicate pruned.sft); try 'unknown subcommand' 2 '"frobnicate" is no subcommand'
@@ -129,7 +130,7 @@ a=(--runs 3 --format csv bench relu.sft); try 'bench csv' 0 '^model,symbol,threa
 a=(--runs 3 --format json bench relu.sft); try 'bench json' 0 '^\{"model":"relu.sft","symbol":1,.*"median_us":[0-9.]+,.*"runs":3,.*\}$'
 a=(bench missing.sft relu.sft); try 'bench the rest' 1 'missing.sft' '^\| relu.sft'
 
-# ---- explain, emit, profile
+# ---- explain, emit, zeros
 
 a=(explain pruned.sft); try explain 0 'conv2d' 'matmul'
 a=(emit graph pruned.sft); try 'emit graph' 0 '^%y = softmax' '^weights "pruned.safetensors"'
@@ -153,16 +154,36 @@ if [ $llvm -eq 1 ]; then
   a=(--isa neon run pruned.sft); try 'run for another machine' 1 'cannot run target "neon"'
   a=(--emitter gemm-dense --classes 64 explain pruned.sft); try 'one emitter' 0 'gemm-dense' '!refused: .*gemm-dense'
 fi
-a=(profile pruned.sft); try profile 0 '^weight +rows x columns' '^fc1.weight +256 x 1024 +[0-9.]+%'
-a=(profile pruned.sft fc1.weight); try picture 0 '^fc1.weight: 256 x 1024, [0-9]+ nonzeros' '^dead: ' '^  \|[ .+x#]{64}\|$'
+a=(zeros pruned.sft); try zeros 0 '^weight +rows x columns' '^fc1.weight +256 x 1024 +[0-9.]+%'
+a=(zeros pruned.sft fc1.weight); try picture 0 '^fc1.weight: 256 x 1024, [0-9]+ nonzeros' '^dead: ' '^  \|[ .+x#]{64}\|$'
 [ "$(grep -c '^  |' out)" -eq 20 ] || fail 'rows of the picture'
-a=(profile pruned.sft %w1); try 'picture by value' 0 '^%w1: 32 x 9'
-a=(profile pruned.sft nothing); try 'picture of nothing' 1 'no value or weight is named "nothing"'
-a=(profile pruned.sft %c1); try 'picture of no weight' 1 '^sf-jit: '
+a=(zeros pruned.sft %w1); try 'picture by value' 0 '^%w1: 32 x 9'
+a=(zeros pruned.sft nothing); try 'picture of nothing' 1 'no value or weight is named "nothing"'
+a=(zeros pruned.sft %c1); try 'picture of no weight' 1 '^sf-jit: '
 if locale -a 2>/dev/null | grep -qi '^C.utf'; then
-  LC_ALL=C.UTF-8 "$bin" profile pruned.sft fc1.weight >out 2>err
+  LC_ALL=C.UTF-8 "$bin" zeros pruned.sft fc1.weight >out 2>err
   grep -qF '░' out || grep -qF '▒' out || grep -qF '█' out || fail 'picture in blocks'
 fi
+
+# ---- profile (what is in the page: profile_page.sh)
+
+a=(--threads 2 profile pruned.sft symbol=3 runs=4 trace=t.json page=p.html)
+try profile 0 '^\| kernel \| emitter \| weight ' '^\| k0\.[a-z0-9_+]+ \| [a-z-]+ \| ' \
+  '^[0-9]+ kernels take [0-9.]+ us of a run of [0-9.]+ us \(medians of 4 runs, [a-z0-9]+, 2 threads\); their bounds are [0-9.]+ us$'
+kernels=$(grep -c '^| k[0-9]' out)
+[ "$(grep -c '"cat":"run"' t.json)" -eq 4 ] || fail 'runs in the trace'
+[ "$(grep '"cat":"kernel"' t.json | grep -o '"run":3,"kernel":[0-9]*' | sort -u | wc -l)" -eq "$kernels" ] || fail 'kernels of a run in the trace'
+number='[0-9]+\.[0-9]+'
+sed '1d;$d' t.json | grep -vqE '^\{"ph":"(M"|X","name":"[^"]+",.*"ts":'$number',"dur":'$number',"cat":).*\},?$' && fail 'a line of the trace'
+grep -q '^</html>$' p.html && ! grep -qE '(src|href)=' p.html || fail 'the page is whole and alone'
+a=(--format csv profile pruned.sft runs=2); try 'profile csv' 0 '^kernel,emitter,weight,' '^k0\.[^,]+,[^,]+,'
+a=(--format json profile pruned.sft runs=2); try 'profile json' 0 '^\{"model":"pruned.sft","symbol":1,"runs":2,"run_us":' '^\{"name":"k0\.[^"]*","emitter":'
+a=(profile pruned.sft runs=0); try 'profile no runs' 1 '"runs=0": a whole number'
+a=(profile pruned.sft what=3); try 'profile an unknown word' 1 '"what=3" names no input'
+a=(profile pruned.sft runs=1 trace=none/t.json); try 'a trace where nothing can be' 1 'none/t.json: No such file'
+a=(profile pruned.sft runs=1 page=none/p.html); try 'a page where nothing can be' 1 'none/p.html: No such file'
+a=(profile pruned.sft runs=1 trace=/dev/full); [ ! -e /dev/full ] || try 'a trace on a full disk' 1 'trace cannot be written|/dev/full'
+a=(profile pruned.sft runs=1 page=/dev/full); [ ! -e /dev/full ] || try 'a page on a full disk' 1 '/dev/full: No space'
 
 # ---- cache and log
 
@@ -251,8 +272,9 @@ script 'every command' 0 '^%y = softmax' '^y: \[3, 10\]$' '^median .* 4 runs$' '
 :show
 :run symbol=3
 :time symbol=2 runs=4
-:profile
-:profile fc1.weight
+:zeros
+:zeros fc1.weight
+:profile runs=2
 :explain
 :emit kernels
 :emit simplify
