@@ -25,6 +25,7 @@ static const problem problems[] = {
     {.layout = PANEL, .m = 4, .k = 1, .t = 1, .j = 1},
     {.layout = PANEL, .m = 1, .k = 33, .t = 1, .j = 64},
     {.layout = PANEL, .m = 21, .k = 300, .t = 1, .j = 131}, /* several blocks of K */
+    {.layout = PANEL, .m = 150, .k = 41, .t = 1, .j = 20},  /* several blocks of rows */
     {.layout = MATRIX, .m = 13, .k = 29, .t = 2, .j = 83},
     {.layout = MATRIX, .m = 24, .k = 64, .t = 1, .j = 64},
     {.layout = MATRIX, .m = 5, .k = 7, .t = 3, .j = 3},
