@@ -9,9 +9,9 @@
 
 typedef enum layout { PANEL, MATRIX, SYMBOLIC, IMAGE, COLUMN } layout;
 static const char *const layout_names[] = {"panels", "matrix", "symbolic", "image", "column"};
-typedef enum pattern { DENSE, HALF, NINETY, SPARSE, TWO_OF_FOUR, BLOCKS, DEAD, EMPTY, PATTERNS } pattern;
-static const char *const pattern_names[] = {"dense",     "50 %", "90 %", "99.9 %", "2:4", "blocks 4x4", "dead rows and columns",
-                                            "no nonzero"};
+typedef enum pattern { DENSE, HALF, NINETY, SPARSE, TWO_OF_FOUR, BLOCKS, DEAD, SUBNORMAL, EMPTY, PATTERNS } pattern;
+static const char *const pattern_names[] = {
+    "dense", "50 %", "90 %", "99.9 %", "2:4", "blocks 4x4", "dead rows and columns", "subnormal rows", "no nonzero"};
 
 typedef struct problem {
   layout layout;
@@ -78,6 +78,9 @@ static float element(uint64_t *seed, pattern p, int64_t r, int64_t c) {
     return (r / 4 + c / 4) % 3 ? 0 : w;
   case DEAD:
     return r % 3 == 1 || c % 5 == 2 ? 0 : w;
+  case SUBNORMAL: /* times an infinity they are infinite: nothing may round them to 0 */
+    if (uniform(seed) < 0.8) return 0;
+    return r % 3 == 0 ? copysignf(0x1p-149f, w) : r % 7 == 0 ? w * 0x1p-147f : w;
   default:
     return 0;
   }
