@@ -24,6 +24,10 @@ static double half_to_double(uint16_t bits, half_format format) {
   return bits & 0x8000 ? -value : value;
 }
 
+double sfi_half_value(sf_dtype dtype, uint16_t bits) {
+  return half_to_double(bits, dtype == SF_F16 ? f16 : bf16);
+}
+
 /* Rounds to nearest even; false on overflow. */
 static bool half_from_double(double value, half_format format, uint16_t *out) {
   int infinity = (0x7fff >> format.mantissa) << format.mantissa;
@@ -69,7 +73,7 @@ void sfi_text_element(sfi_text *text, sf_dtype dtype, const void *data) {
   case SF_F16:
   case SF_BF16:
     memcpy(&half, data, sizeof half);
-    sfi_text_float(text, (float)half_to_double(half, dtype == SF_F16 ? f16 : bf16));
+    sfi_text_float(text, (float)sfi_half_value(dtype, half));
     break;
   case SF_I8:
     PUT_INTEGER(int8_t);

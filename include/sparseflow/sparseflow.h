@@ -218,6 +218,29 @@ SF_API sf_status sf_graph_parse_lines(sf_graph *graph, const char *text, size_t 
  * SF_STATUS_OUT_OF_MEMORY is its only error; a `write` that returns false ends the text. */
 SF_API sf_status sf_graph_print(const sf_graph *graph, sf_write_fn write, void *user);
 
+/* ---- ONNX --------------------------------------------------------------------------------------------------------- */
+
+/* A named dimension of the model's inputs gets an extent. An unnamed one is named by its place, "input_ids:0". */
+typedef struct sf_onnx_dim {
+  const char *name;
+  int64_t extent;
+} sf_onnx_dim;
+/* Called for everything in the model that is refused, in its order. The line in the error's place is the node's number, from 1. */
+typedef void (*sf_onnx_report_fn)(void *user, const sf_error *error);
+typedef struct sf_onnx_options {
+  size_t struct_size;
+  int32_t n_dims; /* of the free dimensions all but one must be given; the one left is the graph's symbolic dimension */
+  const sf_onnx_dim *dims;
+  sf_onnx_report_fn report; /* NULL, or gets all that is refused; the first of it is also the call's error */
+  void *report_user;
+} sf_onnx_options;
+/* A graph from an ONNX model of operator set 13 to 21 (docs/onnx.md). External data is read from the model's folder and never from
+ * outside. options NULL: all defaults. SF_STATUS_UNSUPPORTED in a build without nanopb. Since 0.1. */
+SF_API sf_status sf_graph_from_onnx_file(sf_context *context, const char *path, const sf_onnx_options *options, sf_graph **out_graph);
+/* `name` stands for the file in messages; `folder` holds external data, NULL: there may be none. */
+SF_API sf_status sf_graph_from_onnx(sf_context *context, const void *data, size_t size, const char *name, const char *folder,
+                                    const sf_onnx_options *options, sf_graph **out_graph);
+
 /* ---- compile ------------------------------------------------------------------------------------------------------ */
 
 typedef struct sf_program sf_program;
