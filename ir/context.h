@@ -21,6 +21,7 @@ struct sf_context {
    * and a time slice where they compete with others. */
   double worth_spreading_us;
   sfi_target target; /* what compiled code may use */
+  sf_tune tune;      /* where a compile does not say; DEFAULT: off */
   pthread_mutex_t error_lock;
   sf_error error;      /* first since sf_context_take_error */
   struct sfi_jit *jit; /* jit/: kernel cache, code loader */

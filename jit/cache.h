@@ -7,9 +7,11 @@
 #include "context.h"
 
 typedef enum sfi_entry_kind {
-  SFI_ENTRY_OBJECT = 1, /* machine code of one kernel */
-  SFI_ENTRY_PACKED = 2, /* a packed weight */
-  SFI_ENTRY_PROFILE = 3 /* facts about zeros */
+  SFI_ENTRY_OBJECT = 1,  /* machine code of one kernel */
+  SFI_ENTRY_PACKED = 2,  /* a packed weight */
+  SFI_ENTRY_PROFILE = 3, /* facts about zeros */
+  SFI_ENTRY_RATES = 4,   /* rates of a machine */
+  SFI_ENTRY_VERDICT = 5  /* which emitter was the fastest for a kernel, as text */
 } sfi_entry_kind;
 
 typedef struct sfi_cache_key {

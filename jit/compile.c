@@ -47,6 +47,9 @@ static void fill_stats(const sf_context *context, const compilation *c, sf_compi
   for (int32_t p = 0; p < pipeline->n_plans; p++) {
     for (size_t k = 0; k < pipeline->plans[p].n_kernels; k++) count_kernel(&c->units, c->units.needs[p][k], stats);
   }
+  stats->timed = pipeline->tuning.timed;
+  stats->compiled += pipeline->tuning.compiled;
+  stats->weights_packed += pipeline->tuning.packed;
   stats->weights_scanned = pipeline->facts.scanned;
   stats->arena_bytes = arena_bytes(context, &pipeline->plans[pipeline->n_plans - 1]);
 }

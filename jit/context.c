@@ -48,6 +48,9 @@ static sf_status check_options(const sf_context_options *options, sfi_diag *diag
   if (options->threads < 0 || options->threads > THREADS_MAX) {
     return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "threads %d: must be 0 to %d", options->threads, THREADS_MAX);
   }
+  if (!sfi_tune_is_known(options->tune)) {
+    return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "tune %d is unknown", (int)options->tune);
+  }
   sf_isa isa = options->isa;
   const sfi_target *target = sfi_target_of(isa == SF_ISA_NATIVE ? sfi_target_native() : isa);
   if (!target) return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "isa %d is unknown", (int)isa);
@@ -80,13 +83,15 @@ static sf_status create(const sf_context_options *options, sfi_diag *diag, sf_co
   context->parallel_for = options->parallel_for;
   context->parallel_for_user = options->parallel_for_user;
   context->threads = options->threads ? options->threads : allowed_cores();
-  context->worth_spreading_us = 20;
+  context->tune = options->tune;
   context->target = *target;
   if (pthread_mutex_init(&context->error_lock, NULL) != 0) {
     status = sfi_fail_memory(diag);
   } else if ((status = create_jit(context, options, diag)) != SF_OK) {
     pthread_mutex_destroy(&context->error_lock);
   }
+  if (status == SF_OK && options->calibrate) sfi_calibrate(context);
+  context->worth_spreading_us = 2 * context->target.spread_us;
   if (status != SF_OK) {
     sfi_free(allocator, context, sizeof *context);
     return status;

@@ -128,6 +128,7 @@ static sf_status emit(emission *e, const sf_graph *graph, const sf_compile_optio
   if (pass && (status = sfi_pass_check(pass, e->diag)) != SF_OK) return status;
   e->settings.flags |= SF_COMPILE_NO_CACHE;
   sfi_pipeline_init(&e->pipeline, e->context, &e->settings, e->diag);
+  e->pipeline.tuning.look_only = true;
   if (pass) {
     e->pipeline.traced = pass;
     e->pipeline.trace = &e->text;

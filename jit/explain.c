@@ -78,6 +78,10 @@ static void print_kernel(sfi_text *out, const sf_program *program, const sfi_ker
   if (kernel->emitter) {
     sfi_text_printf(out, ", predicted ");
     print_us(out, kernel->predicted_us);
+    if (kernel->measured_us > 0) {
+      sfi_text_printf(out, ", measured ");
+      print_us(out, kernel->measured_us);
+    }
   }
   sfi_text_printf(out, "\n");
   if (!loaded->fn) return;

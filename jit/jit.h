@@ -70,7 +70,8 @@ typedef struct sfi_settings {
   int32_t level;
   const sfi_target *target;
   const sfi_backend *backend;          /* NULL: everything runs on the reference back end */
-  const char *only;                    /* the one emitter allowed for contractions, or NULL */
+  const char *only;                    /* the emitter to take for contractions that it accepts, or NULL */
+  sf_tune tune;                        /* OFF, FAST or FULL */
   int32_t n_classes;                   /* >= 1 */
   int64_t bounds[SFI_CLASSES_MAX + 1]; /* upper; the last is INT64_MAX, or 1 for a graph without a symbol */
 } sfi_settings;
@@ -80,6 +81,7 @@ typedef struct sfi_settings {
 bool sfi_options_read(void *out, size_t size, const void *options);
 /* The same the other way, for structs that are filled: at most the host's size, which is left as it was. */
 void sfi_options_write(void *options, const void *filled, size_t size);
+bool sfi_tune_is_known(sf_tune tune);
 /* `any_target`: the code will not be run. */
 sf_status sfi_settings_read(sf_context *context, const sf_graph *graph, const sf_compile_options *options, bool any_target,
                             sfi_diag *diag, sfi_settings *out_settings);
@@ -102,6 +104,27 @@ typedef struct sfi_weight_facts {
 const sfi_facts *sfi_weight_facts_get(void *user, const sfi_matrix *matrix, sfi_digest digest);
 sfi_digest sfi_weight_facts_digest(void *user, const sfi_matrix *matrix);
 
+/* Choice by timing: the judge of the choice pass, and what it did. */
+enum { SFI_MACHINE_SIZE = 384 };
+typedef struct sfi_tuning {
+  sf_context *context;
+  const sfi_settings *settings;
+  sfi_diag *diag;
+  bool look_only;     /* time nothing: where no verdict is known, prices decide */
+  sf_probe_fn report; /* NULL, or told of each verdict that is looked up */
+  void *report_user;
+  char machine[SFI_MACHINE_SIZE];
+  int32_t timed, compiled, packed; /* kernels timed; code and weights made for that */
+} sfi_tuning;
+void sfi_tuning_init(sfi_tuning *tuning, sf_context *context, const sfi_settings *settings, sfi_diag *diag);
+/* For sfi_pass_env; `user` is a sfi_tuning. */
+sf_status sfi_tuning_judge(void *user, const sfi_plan *plan, sfi_kernel *candidates, int32_t n, int32_t *out_winner);
+
+/* Model and numbers of the processor, one line; "unknown" where the system does not say. */
+void sfi_machine_name(char out[SFI_MACHINE_SIZE]);
+/* Replaces the rates of the context's target by those of this machine, from the cache or measured. */
+void sfi_calibrate(sf_context *context);
+
 enum { SFI_GRAPHS_MAX = 8 };
 
 /* One run of the passes: a graph and a plan for each class. */
@@ -112,6 +135,7 @@ typedef struct sfi_pipeline {
   const char *traced; /* the pass to print before and after, or NULL */
   sfi_text *trace;
   sfi_weight_facts facts;
+  sfi_tuning tuning;
   sf_graph *graphs[SFI_GRAPHS_MAX]; /* made by the graph passes, oldest first; each may borrow data of those before it */
   int32_t n_graphs;
   sfi_plan *plans; /* one a class; NULL before the plan passes */
@@ -162,6 +186,9 @@ typedef struct sfi_units {
   sfi_needs **needs; /* [class][kernel] */
 } sfi_units;
 
+void sfi_units_init(sfi_units *units, sf_context *context, const sfi_settings *settings);
+/* Adds the units of one kernel, unless they are listed already. */
+sf_status sfi_units_add(sfi_units *units, const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag, sfi_needs *out_needs);
 /* Lists the units of all plans with their keys. */
 sf_status sfi_units_list(sfi_units *units, sf_context *context, const sfi_settings *settings, const sfi_plan *plans,
                          int32_t n_plans, sfi_diag *diag);

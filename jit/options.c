@@ -33,6 +33,10 @@ sf_status sfi_publish(sf_context *context, const sf_compile_options *options, co
   return diag->error.status;
 }
 
+bool sfi_tune_is_known(sf_tune tune) {
+  return tune >= SF_TUNE_DEFAULT && tune <= SF_TUNE_FULL;
+}
+
 /* ---- settings ----------------------------------------------------------------------------------------------------- */
 
 static bool is_symbolic(const sf_graph *graph) {
@@ -73,7 +77,8 @@ static sf_status read_classes(const sf_graph *graph, const sf_compile_options *o
 }
 
 static sf_status read_target(sf_context *context, sf_isa isa, bool any_target, sfi_diag *diag, sfi_settings *settings) {
-  settings->target = isa == SF_ISA_NATIVE ? &context->target : sfi_target_of(isa);
+  /* The context's own has the rates that were measured. */
+  settings->target = isa == SF_ISA_NATIVE || isa == context->target.isa ? &context->target : sfi_target_of(isa);
   if (!settings->target) return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "isa %d is unknown", (int)isa);
   if (!any_target && !sfi_target_runs(settings->target->isa)) {
     return sfi_fail(diag, SF_STATUS_UNSUPPORTED, NULL, NULL,
@@ -139,14 +144,20 @@ sf_status sfi_settings_read(sf_context *context, const sf_graph *graph, const sf
     return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "opt_level %d: give level + 1, 1 to 3, or 0 for the default",
                     read.opt_level);
   }
+  if (!sfi_tune_is_known(read.tune)) {
+    return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "tune %d is unknown", (int)read.tune);
+  }
   settings.flags = read.flags;
   settings.level = read.opt_level ? read.opt_level - 1 : 2;
   settings.only = read.emitter;
+  settings.tune = read.tune ? read.tune : context->tune ? context->tune : SF_TUNE_OFF;
   any_target = any_target || (read.flags & SF_COMPILE_CACHE_ONLY);
   sf_status status;
   if ((status = read_target(context, read.isa, any_target, diag, &settings)) != SF_OK) return status;
   if ((status = check_emitter(&settings, diag)) != SF_OK) return status;
   if ((status = read_classes(graph, &read, diag, &settings)) != SF_OK) return status;
+  /* What does not run here cannot be timed, and what is run by the reference has no rivals. */
+  if (!sfi_target_runs(settings.target->isa) || !settings.backend) settings.tune = SF_TUNE_OFF;
   *out_settings = settings;
   return SF_OK;
 }

@@ -146,6 +146,7 @@ void sfi_pipeline_init(sfi_pipeline *p, sf_context *context, const sfi_settings 
   *p = (sfi_pipeline){.context = context, .settings = settings, .diag = diag};
   p->facts = (sfi_weight_facts){.context = context, .diag = diag, .disk = !(settings->flags & SF_COMPILE_NO_CACHE)};
   p->facts.arena.allocator = &context->allocator;
+  sfi_tuning_init(&p->tuning, context, settings, diag);
 }
 
 sf_status sfi_pipeline_run(sfi_pipeline *p, const sf_graph *graph, bool graph_only) {
@@ -154,7 +155,9 @@ sf_status sfi_pipeline_run(sfi_pipeline *p, const sf_graph *graph, bool graph_on
                       .facts = sfi_weight_facts_get,
                       .digest = sfi_weight_facts_digest,
                       .facts_user = &p->facts,
-                      .evaluate = sfi_ref_node};
+                      .evaluate = sfi_ref_node,
+                      .judge = p->settings->tune == SF_TUNE_OFF ? NULL : sfi_tuning_judge,
+                      .judge_user = &p->tuning};
   sf_status status = sfi_graph_verify(graph, p->diag);
   for (size_t i = 0; i < SFI_COUNT(pipeline) && status == SF_OK; i++) {
     if (!pipeline[i].graph || !runs(p, &pipeline[i])) continue;

@@ -11,6 +11,9 @@ static sf_status probe(sf_context *context, const sf_graph *graph, const sf_comp
   sf_status status = sfi_settings_read(context, graph, options, true, diag, &settings);
   if (status != SF_OK) return status;
   sfi_pipeline_init(&pipeline, context, &settings, diag);
+  pipeline.tuning.look_only = true;
+  pipeline.tuning.report = fn;
+  pipeline.tuning.report_user = user;
   if ((status = sfi_pipeline_run(&pipeline, graph, false)) != SF_OK) goto done;
   if ((status = sfi_units_list(&units, context, &settings, pipeline.plans, pipeline.n_plans, diag)) != SF_OK) goto done;
   for (size_t i = 0; i < units.n; i++) {

@@ -99,7 +99,11 @@ done:
   return status;
 }
 
-static sf_status list_kernel(sfi_units *units, const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag, sfi_needs *needs) {
+void sfi_units_init(sfi_units *units, sf_context *context, const sfi_settings *settings) {
+  *units = (sfi_units){.context = context, .settings = settings, .arena.allocator = &context->allocator};
+}
+
+sf_status sfi_units_add(sfi_units *units, const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag, sfi_needs *needs) {
   *needs = (sfi_needs){.code = -1, .packed = -1};
   if (!kernel->emitter) return SF_OK;
   sf_status status = list_unit(units, SFI_ENTRY_OBJECT, plan, kernel, diag, &needs->code, &needs->first_code);
@@ -109,7 +113,7 @@ static sf_status list_kernel(sfi_units *units, const sfi_plan *plan, const sfi_k
 
 sf_status sfi_units_list(sfi_units *units, sf_context *context, const sfi_settings *settings, const sfi_plan *plans,
                          int32_t n_plans, sfi_diag *diag) {
-  *units = (sfi_units){.context = context, .settings = settings, .arena.allocator = &context->allocator};
+  sfi_units_init(units, context, settings);
   units->needs = sfi_arena_alloc(&units->arena, (size_t)n_plans * sizeof *units->needs);
   if (!units->needs) return sfi_fail_memory(diag);
   for (int32_t c = 0; c < n_plans; c++) {
@@ -117,7 +121,7 @@ sf_status sfi_units_list(sfi_units *units, sf_context *context, const sfi_settin
     units->needs[c] = sfi_arena_alloc(&units->arena, plan->n_kernels * sizeof **units->needs);
     if (!units->needs[c]) return sfi_fail_memory(diag);
     for (size_t k = 0; k < plan->n_kernels; k++) {
-      sf_status status = list_kernel(units, plan, &plan->kernels[k], diag, &units->needs[c][k]);
+      sf_status status = sfi_units_add(units, plan, &plan->kernels[k], diag, &units->needs[c][k]);
       if (status != SF_OK) return status;
     }
   }

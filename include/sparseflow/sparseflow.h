@@ -104,6 +104,14 @@ typedef enum sf_isa {
   SF_ISA_NEON = 4       /* AArch64 */
 } sf_isa;
 
+/* How emitters are chosen for kernels that several accept. */
+typedef enum sf_tune {
+  SF_TUNE_DEFAULT = 0, /* of a compile: as its context says; of a context: off */
+  SF_TUNE_OFF = 1,     /* by predicted time */
+  SF_TUNE_FAST = 2,    /* the best by prediction are timed on the real weights, each kernel for milliseconds */
+  SF_TUNE_FULL = 3     /* more of them, longer, and at several extents of the symbolic dimension */
+} sf_tune;
+
 typedef struct sf_context_options {
   size_t struct_size;
   const sf_allocator *allocator; /* copied; NULL: aligned_alloc and free */
@@ -116,6 +124,9 @@ typedef struct sf_context_options {
   sf_isa isa;               /* default SF_ISA_NATIVE; a higher one than the machine has is SF_STATUS_UNSUPPORTED */
   const char *cache_dir;    /* NULL: $XDG_CACHE_HOME/sparseflow, else $HOME/.cache/sparseflow; "": no disk cache */
   uint64_t cache_max_bytes; /* 0: 1 GiB */
+  sf_tune tune;             /* verdicts are kept in the cache: where it has them, nothing is timed */
+  int32_t calibrate; /* not 0: predictions use rates measured on this machine, from the cache or, for about a quarter of a second,
+                               anew. 0: fixed rates, so that choices are the same everywhere */
 } sf_context_options;
 
 /* Sets `struct_size` and zeroes the rest: `sf_context_options o; SF_INIT(&o);` */
@@ -260,8 +271,10 @@ typedef struct sf_compile_options {
    * all above. NULL with 0: {1, 16}. Ignored for a graph without a symbolic dimension. */
   int32_t n_classes;
   const int64_t *classes;
-  const char *emitter; /* NULL: choose by cost; else the only emitter of contractions to accept ("spmm-dictionary", ...) */
+  const char *emitter; /* NULL: choose; else the emitter for all contractions that it accepts ("spmm-dictionary", ...) */
   sf_error *error;     /* NULL, or where this call's error goes as well */
+  sf_tune tune; /* nothing is timed for another machine's target. With SF_COMPILE_FREEZE a verdict that is not in the cache is
+                          SF_STATUS_WOULD_COMPILE */
 } sf_compile_options;
 
 typedef struct sf_compile_stats {
@@ -272,6 +285,7 @@ typedef struct sf_compile_stats {
   int32_t weights_scanned, weights_packed;        /* the others came from the cache */
   uint64_t code_bytes, packed_bytes, arena_bytes; /* arena: of the last specialisation at extent 1 */
   double milliseconds;
+  int32_t timed; /* kernels whose emitters were timed; what was compiled and packed for that counts above */
 } sf_compile_stats;
 
 /* out_program may be NULL with SF_COMPILE_CACHE_ONLY. stats may be NULL; set struct_size. */
@@ -390,7 +404,7 @@ SF_API sf_status sf_graph_weight_density(sf_context *context, const sf_graph *gr
 /* ---- cache -------------------------------------------------------------------------------------------------------- */
 
 typedef enum sf_probe_state { SF_PROBE_HIT = 0, SF_PROBE_MISSING = 1, SF_PROBE_STALE = 2, SF_PROBE_FOREIGN = 3 } sf_probe_state;
-/* Called for each kernel and packed weight that compiling `graph` would look up. `reason` is empty for a hit. */
+/* Called for each kernel, packed weight and, with sf_tune, verdict that compiling `graph` would look up. `reason` is empty for a hit. */
 typedef void (*sf_probe_fn)(void *user, const char *entry, sf_probe_state state, const char *reason);
 SF_API sf_status sf_probe(sf_context *context, const sf_graph *graph, const sf_compile_options *options, sf_probe_fn fn,
                           void *user);

@@ -1,0 +1,367 @@
+/* The judge of the choice pass: among the emitters that accept a kernel it takes the one that was fastest on this machine, on the real
+ * weight, with activations of the class's extents. The verdict is kept in the cache; where it is there, nothing is timed.
+ *
+ * Robust against other work on the machine: candidates take turns, a time is the least of many, a race that is close goes on, the favourite
+ * by price is only left for one that is clearly faster, and no sparse kernel wins over a dense one that was faster. */
+#include "jit.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { SYMBOLS_MAX = 3, FINALISTS_MAX = 16, LINE = 64 };
+
+typedef struct rules {
+  double factor; /* finalists: priced within this factor of the cheapest */
+  int32_t finalists, symbols, rounds;
+} rules;
+static const rules fast = {2, 3, 1, 8}, full = {8, FINALISTS_MAX, SYMBOLS_MAX, 25};
+static const double dense_factor = 8; /* the same of the cheapest dense one, which none may be slower than */
+static const double clear = 0.98;     /* a challenger must need less than this share of the favourite's time */
+static const double close = 1.04;     /* two this near to each other run on, up to three times the rounds */
+static const double hopeless = 1.6;   /* this far behind after a few rounds: out */
+static const double sample_us = 20;   /* shorter calls are repeated: a reading of the clock is some 30 ns */
+enum { ROUNDS_BEFORE_OUT = 3, ROUNDS_MORE = 3 };
+
+/* ---- the verdict --------------------------------------------------------------------------------------------------- */
+
+typedef struct record {
+  sfi_text key, compiler;
+} record;
+
+static void record_deinit(record *r) {
+  sfi_text_deinit(&r->key);
+  sfi_text_deinit(&r->compiler);
+}
+
+/* What a verdict depends on but for the emitters, which are told apart as a compiler is: those of another version are stale. */
+static bool record_init(const sfi_tuning *t, const sfi_plan *plan, const sfi_kernel *candidates, int32_t n, record *out) {
+  const sf_allocator *allocator = &t->context->allocator;
+  *out = (record){.key.allocator = allocator, .compiler.allocator = allocator};
+  sfi_kernel kernel = candidates[0];
+  char hex[33];
+  sfi_digest_hex(kernel.contract.weight_digest, hex);
+  kernel.emitter = NULL;
+  memset(&kernel.tile, 0, sizeof kernel.tile);
+  sfi_text_printf(&out->key, "verdict 1 %s for %s on %s\n%s, %lld to %lld, weight %s\n", t->settings->backend->name,
+                  t->settings->target->name, t->machine, t->settings->tune == SF_TUNE_FULL ? "full" : "fast",
+                  (long long)plan->symbol_min, (long long)plan->symbol_max, hex);
+  sfi_kernel_key(plan, &kernel, &out->key);
+  sfi_text_printf(&out->compiler, "%s", t->settings->backend->compiler);
+  for (size_t e = 0; e < t->settings->backend->n_emitters; e++) { /* in the table's order, which no price changes */
+    const sfi_emitter *emitter = t->settings->backend->emitters[e];
+    for (int32_t i = 0; i < n; i++)
+      if (candidates[i].emitter == emitter) sfi_text_printf(&out->compiler, " %s %d", emitter->name, emitter->version);
+  }
+  return !out->key.failed && !out->compiler.failed;
+}
+
+static sfi_cache_key cache_key(const record *r) {
+  return (sfi_cache_key){SFI_ENTRY_VERDICT, r->key.data, r->key.length, "", "", r->compiler.data};
+}
+
+/* Lines "emitter picoseconds", the winner's first. Whole numbers: decimal points depend on the host's locale. */
+static bool parse_verdict(const sfi_blob *blob, sfi_kernel *candidates, int32_t n, int32_t *out_winner) {
+  char text[2048];
+  if (blob->size >= sizeof text) return false;
+  memcpy(text, blob->data, blob->size);
+  text[blob->size] = 0;
+  *out_winner = -1;
+  for (const char *at = text; *at;) {
+    char name[64], *end;
+    const size_t length = strcspn(at, " ");
+    if (length >= sizeof name || at[length] != ' ') return false;
+    memcpy(name, at, length);
+    name[length] = 0;
+    const double us = (double)strtoll(at + length + 1, &end, 10) * 1e-6;
+    if (*end != '\n' || us <= 0) return false;
+    at = end + 1;
+    for (int32_t i = 0; i < n; i++) {
+      if (strcmp(candidates[i].emitter->name, name) != 0) continue;
+      candidates[i].measured_us = us;
+      if (*out_winner < 0) *out_winner = i;
+    }
+    if (*out_winner < 0) return false;
+  }
+  return *out_winner >= 0;
+}
+
+static void keep_verdict(const sfi_tuning *t, const record *r, const sfi_kernel *candidates, int32_t n, int32_t winner) {
+  sfi_text text = {.allocator = &t->context->allocator};
+  for (int32_t i = -1; i < n; i++) {
+    const sfi_kernel *c = &candidates[i < 0 ? winner : i];
+    if (i == winner || c->measured_us <= 0) continue;
+    sfi_text_printf(&text, "%s %lld\n", c->emitter->name, (long long)sfi_max(1, llround(c->measured_us * 1e6)));
+  }
+  const sfi_cache_key key = cache_key(r);
+  const bool disk = !(t->settings->flags & SF_COMPILE_NO_CACHE);
+  if (!text.failed) sfi_cache_put(t->context->jit->cache, &key, disk, text.data, text.length);
+  sfi_text_deinit(&text);
+}
+
+/* ---- the race ------------------------------------------------------------------------------------------------------ */
+
+typedef struct entrant {
+  sfi_kernel *kernel;
+  sf_kernel_fn fn;
+  void *packed; /* NULL: no operand of it is */
+  double us[SYMBOLS_MAX];
+  double score; /* sum over the symbols of the logarithm of its time over the best */
+} entrant;
+
+typedef struct race {
+  const sfi_tuning *tuning;
+  const sfi_plan *plan;
+  rules rules;
+  entrant entrants[FINALISTS_MAX];
+  int32_t n;
+  int64_t symbol[SYMBOLS_MAX];
+  int32_t n_symbols;
+  void *operand[SFI_OPERANDS_MAX]; /* shared by all entrants; NULL: packed */
+  size_t bytes[SFI_OPERANDS_MAX];  /* of those that were allocated for that operand */
+  uint8_t *sweep; /* read between calls, so that the weight lies where it does in the whole network; NULL: it stays in L2 */
+  size_t sweep_bytes;
+} race;
+
+/* Around the weight of one kernel stand those of all: where they do not fit a cache together, a run finds none of them there. */
+static size_t sweep_of(const sfi_plan *plan) {
+  double weights = 0;
+  for (size_t k = 0; k < plan->n_kernels; k++) {
+    const sfi_facts *facts = plan->kernels[k].anchor == SFI_ANCHOR_CONTRACT ? plan->kernels[k].contract.facts : NULL;
+    if (!facts) continue;
+    const double dense = (double)facts->rows * (double)facts->columns * 4, sparse = (double)facts->nonzeros * 6;
+    weights += dense < sparse ? dense : sparse;
+  }
+  const sfi_target *target = plan->target;
+  if (weights > (double)target->l3_bytes * 0.8) return (size_t)target->l3_bytes * 2;
+  return weights > (double)target->l2_bytes * 0.5 ? (size_t)target->l2_bytes * 2 : 0;
+}
+
+static void touch(const void *memory, size_t bytes) {
+  const volatile uint8_t *at = memory;
+  for (size_t i = 0; i < bytes; i += LINE) (void)at[i];
+}
+
+/* Ordinary numbers for floats, zeros for everything else: an index of 0 is always one. */
+static void fill(void *memory, size_t bytes, sf_dtype dtype) {
+  uint32_t state = 12345;
+  memset(memory, 0, bytes);
+  for (size_t i = 0; dtype == SF_F32 && i < bytes / sizeof(float); i++) {
+    state = state * 1664525 + 1013904223;
+    ((float *)memory)[i] = (float)(int32_t)state * 0x1p-31f;
+  }
+}
+
+/* Memory for the operands at the largest symbol. */
+static bool furnish(race *r) {
+  const sf_allocator *allocator = &r->tuning->context->allocator;
+  const sfi_kernel *kernel = r->entrants[0].kernel;
+  for (int32_t o = 0; o < kernel->n_operands; o++) {
+    const sfi_buffer *buffer = &r->plan->buffers[kernel->operand[o].buffer];
+    if (buffer->kind == SFI_BUFFER_PACKED) continue;
+    for (int32_t p = 0; p < o && !r->operand[o]; p++)
+      if (kernel->operand[p].buffer == kernel->operand[o].buffer) r->operand[o] = r->operand[p];
+    if (r->operand[o]) continue;
+    size_t most = 0;
+    for (int32_t s = 0; s < r->n_symbols; s++) {
+      size_t bytes;
+      if (!sfi_buffer_bytes(buffer, r->symbol[s], &bytes)) return false;
+      if (bytes > most) most = bytes;
+    }
+    if (!(r->operand[o] = sfi_alloc(allocator, most + LINE))) return false;
+    r->bytes[o] = most + LINE;
+    fill(r->operand[o], most + LINE, buffer->dtype);
+  }
+  r->sweep_bytes = sweep_of(r->plan);
+  if (r->sweep_bytes && !(r->sweep = sfi_calloc(allocator, 1, r->sweep_bytes))) return false;
+  if (r->sweep) memset(r->sweep, 1, r->sweep_bytes); /* pages of its own */
+  return true;
+}
+
+static void clear_away(race *r) {
+  const sf_allocator *allocator = &r->tuning->context->allocator;
+  for (int32_t o = 0; o < SFI_OPERANDS_MAX; o++)
+    if (r->bytes[o]) sfi_free(allocator, r->operand[o], r->bytes[o]);
+  sfi_free(allocator, r->sweep, r->sweep_bytes);
+}
+
+/* Microseconds of one call on one thread. */
+static double run_once(const race *r, const entrant *e, int64_t symbol) {
+  void *operands[SFI_OPERANDS_MAX];
+  for (int32_t o = 0; o < e->kernel->n_operands; o++) operands[o] = r->operand[o] ? r->operand[o] : e->packed;
+  const sf_kernel_args args = {operands, symbol};
+  const int64_t tiles = sfi_kernel_tiles(e->kernel, symbol);
+  if (r->sweep) {
+    touch(r->sweep, r->sweep_bytes);
+    for (int32_t o = 0; o < e->kernel->n_operands; o++)
+      touch(r->operand[o], r->bytes[o]); /* the kernel before this one left them */
+  }
+  const int64_t begin = sfi_now_ns();
+  int64_t now, calls = 0;
+  do {
+    e->fn(&args, 0, tiles);
+    calls++;
+    now = sfi_now_ns();
+  } while (!r->sweep && (double)(now - begin) < sample_us * 1e3);
+  return (double)(now - begin) * 1e-3 / (double)calls;
+}
+
+static double best_of(const race *r, int32_t s, const entrant *but) {
+  double best = INFINITY;
+  for (int32_t i = 0; i < r->n; i++)
+    if (&r->entrants[i] != but && r->entrants[i].us[s] < best) best = r->entrants[i].us[s];
+  return best;
+}
+
+/* Are the two fastest too near to each other to tell? */
+static bool is_close(const race *r, int32_t s) {
+  for (int32_t i = 0; i < r->n; i++)
+    if (r->entrants[i].us[s] <= best_of(r, s, NULL)) return best_of(r, s, &r->entrants[i]) < r->entrants[i].us[s] * close;
+  return false;
+}
+
+static void run_at(race *r, int32_t s) {
+  for (int32_t i = 0; i < r->n; i++) {
+    r->entrants[i].us[s] = INFINITY;
+    run_once(r, &r->entrants[i], r->symbol[s]); /* pages and branches */
+  }
+  for (int32_t round = 0; round < r->rules.rounds || (round < r->rules.rounds * ROUNDS_MORE && is_close(r, s)); round++)
+    for (int32_t k = 0; k < r->n; k++) {
+      entrant *e = &r->entrants[(round + k) % r->n];
+      if (round >= ROUNDS_BEFORE_OUT && e->us[s] > best_of(r, s, NULL) * hopeless) continue;
+      const double us = run_once(r, e, r->symbol[s]);
+      if (us < e->us[s]) e->us[s] = us;
+    }
+  const double best = best_of(r, s, NULL);
+  for (int32_t i = 0; i < r->n; i++) r->entrants[i].score += log(r->entrants[i].us[s] / best);
+}
+
+/* The entrants stand in the order of their prices. */
+static const entrant *winner_of(const race *r) {
+  const entrant *best = &r->entrants[0], *dense = NULL;
+  for (int32_t i = 1; i < r->n; i++)
+    if (r->entrants[i].score < best->score + (best == r->entrants ? log(clear) * r->n_symbols : 0)) best = &r->entrants[i];
+  for (int32_t i = 0; i < r->n; i++)
+    if (r->entrants[i].kernel->emitter->dense && (!dense || r->entrants[i].score < dense->score)) dense = &r->entrants[i];
+  return dense && dense->score < best->score ? dense : best;
+}
+
+/* ---- finalists ----------------------------------------------------------------------------------------------------- */
+
+/* The price's symbol first; for `full` also those at the ends of the class, or well above where it has none. */
+static void choose_symbols(race *r) {
+  const sfi_plan *plan = r->plan;
+  const int64_t priced = sfi_choice_symbol(plan);
+  const bool open = plan->symbol_max == INT64_MAX;
+  const int64_t wanted[SYMBOLS_MAX] = {priced, plan->symbol_min, open ? priced * 4 : (plan->symbol_min + plan->symbol_max) / 2};
+  for (int32_t i = 0; i < r->rules.symbols; i++) {
+    bool known = false;
+    for (int32_t s = 0; s < r->n_symbols; s++) known = known || r->symbol[s] == wanted[i];
+    if (!known) r->symbol[r->n_symbols++] = wanted[i];
+  }
+}
+
+static void choose_finalists(race *r, sfi_kernel *candidates, int32_t n) {
+  bool dense = false; /* the cheapest dense one was met */
+  for (int32_t i = 0; i < n && r->n < FINALISTS_MAX; i++) {
+    const bool first_dense = candidates[i].emitter->dense && !dense;
+    dense = dense || first_dense;
+    const double times = candidates[i].predicted_us / candidates[0].predicted_us;
+    if ((times <= r->rules.factor && r->n < r->rules.finalists) || (first_dense && times <= dense_factor))
+      r->entrants[r->n++].kernel = &candidates[i];
+  }
+}
+
+/* Code and packed weights of the finalists, linked. `units` keeps them. */
+static sf_status obtain(sfi_tuning *t, race *r, sfi_units *units) {
+  sfi_needs needs[FINALISTS_MAX];
+  for (int32_t i = 0; i < r->n; i++) {
+    const sf_status status = sfi_units_add(units, r->plan, r->entrants[i].kernel, t->diag, &needs[i]);
+    if (status != SF_OK) return status;
+  }
+  const sf_status status = sfi_units_obtain(units, t->diag);
+  if (status != SF_OK) return status;
+  for (size_t i = 0; i < units->n; i++) {
+    const bool made = units->units[i].origin == SFI_MADE;
+    t->compiled += made && units->units[i].kind == SFI_ENTRY_OBJECT;
+    t->packed += made && units->units[i].kind == SFI_ENTRY_PACKED;
+  }
+  for (int32_t i = 0; i < r->n; i++) {
+    r->entrants[i].fn = units->units[needs[i].code].shared->fn;
+    if (needs[i].packed >= 0) r->entrants[i].packed = units->units[needs[i].packed].shared->packed.data;
+  }
+  return SF_OK;
+}
+
+/* Fills in measured_us of the entrants. */
+static sf_status run_race(sfi_tuning *t, race *r, const sfi_kernel **out_winner) {
+  sfi_settings settings = *t->settings;
+  settings.flags &= ~(uint32_t)SF_COMPILE_CACHE_ONLY; /* what is timed must be linked */
+  sfi_units units;
+  sfi_units_init(&units, t->context, &settings);
+  choose_symbols(r);
+  sf_status status = obtain(t, r, &units);
+  if (status == SF_OK && !furnish(r)) status = sfi_fail_memory(t->diag);
+  if (status == SF_OK) {
+    for (int32_t s = 0; s < r->n_symbols; s++) run_at(r, s);
+    for (int32_t i = 0; i < r->n; i++) r->entrants[i].kernel->measured_us = r->entrants[i].us[0];
+    *out_winner = winner_of(r)->kernel;
+    t->timed++;
+    sfi_log(t->context, SF_LOG_INFO, "%s: %s by timing, %.3g us", (*out_winner)->name, (*out_winner)->emitter->name,
+            (*out_winner)->measured_us);
+  }
+  clear_away(r);
+  sfi_units_deinit(&units);
+  return status;
+}
+
+/* ---- the judge ----------------------------------------------------------------------------------------------------- */
+
+void sfi_tuning_init(sfi_tuning *tuning, sf_context *context, const sfi_settings *settings, sfi_diag *diag) {
+  *tuning = (sfi_tuning){.context = context, .settings = settings, .diag = diag};
+  if (settings->tune != SF_TUNE_OFF) sfi_machine_name(tuning->machine);
+}
+
+sf_status sfi_tuning_judge(void *user, const sfi_plan *plan, sfi_kernel *candidates, int32_t n, int32_t *out_winner) {
+  sfi_tuning *t = user;
+  char reason[160] = "";
+  record r;
+  race contest = {.tuning = t, .plan = plan, .rules = t->settings->tune == SF_TUNE_FULL ? full : fast};
+  const sfi_kernel *winner = candidates;
+  sf_status status = SF_OK;
+  *out_winner = 0;
+  choose_finalists(&contest, candidates, n);
+  if (contest.n == 1) return SF_OK; /* the others are far dearer */
+  if (!record_init(t, plan, candidates, n, &r)) {
+    status = sfi_fail_memory(t->diag);
+    goto done;
+  }
+  const sfi_cache_key key = cache_key(&r);
+  const bool disk = !(t->settings->flags & SF_COMPILE_NO_CACHE);
+  sfi_blob blob;
+  int level;
+  bool known = sfi_cache_get(t->context->jit->cache, &key, disk, &blob, &level, reason, sizeof reason);
+  if (known && !(known = parse_verdict(&blob, candidates, n, out_winner))) {
+    *out_winner = 0;
+    for (int32_t i = 0; i < n; i++) candidates[i].measured_us = 0;
+  }
+  sfi_blob_deinit(&blob);
+  if (t->report) {
+    char entry[160];
+    snprintf(entry, sizeof entry, "verdict %s", candidates[0].name);
+    const sf_probe_state state = sfi_cache_probe(t->context->jit->cache, &key, reason, sizeof reason);
+    t->report(t->report_user, entry, state, state == SF_PROBE_HIT ? "" : reason);
+  }
+  if (known || t->look_only) goto done;
+  if (t->settings->flags & SF_COMPILE_FREEZE) {
+    status = sfi_fail(t->diag, SF_STATUS_WOULD_COMPILE, NULL, candidates[0].name, "kernel %s of '%s' would be timed: %s",
+                      candidates[0].name, plan->graph->name, reason[0] ? reason : "no verdict is in the cache");
+    goto done;
+  }
+  if ((status = run_race(t, &contest, &winner)) != SF_OK) goto done;
+  *out_winner = (int32_t)(winner - candidates);
+  keep_verdict(t, &r, candidates, n, *out_winner);
+done:
+  record_deinit(&r);
+  return status;
+}
