@@ -17,7 +17,7 @@
 #include "target.h"
 
 /* 17 operands: the widest operation has 16, and one output. */
-enum { SFI_SPACE_MAX = 8, SFI_OPERANDS_MAX = 17, SFI_STEPS_MAX = 32, SFI_NO_BUFFER = -1, SFI_IMAGE_SLACK = 128 };
+enum { SFI_SPACE_MAX = 8, SFI_OPERANDS_MAX = 17, SFI_STEPS_MAX = 32, SFI_NO_BUFFER = -1, SFI_IMAGE_SLACK = 512 };
 
 /* ---- expressions -------------------------------------------------------------------------------------------------- */
 
@@ -97,14 +97,18 @@ typedef struct sfi_pool {
 
 /* out[t, m, j] = sum over k of W[m, k] * X[t, k, j]: space (t, m, j), operand 1 is X, operand 2 is W.
  *   X: address = offset + t * stride[0] + position(k) + j * stride[2]; position(k) = k * stride[1], or k_offset[k] where given
- *      (convolution: input channel and tap; then X is a padded image with `pitch` columns a row).
- *      stride[2] is 1, or j has extent 1.
+ *      (convolution: input channel and tap, channels in order and stride[1] apart; then X is a padded image with `pitch` columns a row).
+ *      stride[2] is 1, or j has extent 1, or the image is folded.
  *   CONTRACT: W is a weight known at compile time, packed by the emitter; operand 2 is its PACKED buffer. A zero of W is absent:
  *      it contributes 0 whatever X holds there, Inf and NaN too.
  *   PRODUCT: operand 2 is addressed by t * stride[0] + m * stride[1] + k * stride[2]; ordinary IEEE arithmetic.
  * Convolution over a padded image: j enumerates the output pixels oh * valid + ow, and X column of j is oh * pitch + ow. Vectors may
  * be read over columns [0, rows of output * pitch + SFI_IMAGE_SLACK): the image's buffer has that slack, for vectors of a
- * register tile that begins at its last column. Else pitch == valid == 0. */
+ * register tile that begins at its last column. Else pitch == valid == 0.
+ * Folded, for images narrower than a vector: `fold` granules of pitch / fold columns stand side by side in a row of X, of image rows
+ * F apart, F = ceil(output rows / fold): X column of pixel (oh, ow) is oh % F * pitch + oh / F * granule + ow. A tap that is
+ * displaced k_offset % pitch columns gives 0 where it falls behind its granule. No stride leads from pixel to pixel: stride[2] is 0,
+ * which keeps such images from emitters that do not know them. Else fold == 1. */
 typedef struct sfi_contract {
   int64_t rows;             /* M */
   sfi_poly depth;           /* K; constant for CONTRACT */
@@ -116,7 +120,7 @@ typedef struct sfi_contract {
   const int64_t *k_offset; /* depth entries, elements; NULL: k * stride[1] */
   int64_t groups;          /* convolution: rows of group g use k of group g only; W then has columns = depth with zeros elsewhere,
                            except that `matrix` holds depth / groups columns */
-  int64_t pitch, valid;
+  int64_t pitch, valid, fold;
 } sfi_contract;
 
 /* Tiles, shared by the runtime and the emitters; tile numbers are row-major over the dimensions named here.

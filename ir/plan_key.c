@@ -83,8 +83,8 @@ static void put_contract(const sfi_contract *c, sfi_text *out) {
   put_poly(out, c->depth);
   /* Positions go into the packed weight, but whether and how far they reach shapes the code. */
   if (c->k_offset) sfi_digest_hex(sfi_digest_of(c->k_offset, (size_t)c->depth.c[0] * sizeof *c->k_offset), hex);
-  sfi_text_printf(out, " groups %lld pitch %lld valid %lld positions %s\n", (long long)c->groups, (long long)c->pitch,
-                  (long long)c->valid, hex);
+  sfi_text_printf(out, " groups %lld pitch %lld valid %lld fold %lld positions %s\n", (long long)c->groups,
+                  (long long)c->pitch, (long long)c->valid, (long long)c->fold, hex);
 }
 
 static void put_pool(const sfi_pool *p, sfi_text *out) {

@@ -77,7 +77,7 @@ static range of_x(const sfi_kernel *kernel, int64_t symbol) {
     add_dimension(&r, (sfi_extent){c->depth, 1}, access->stride[1], symbol);
   }
   if (!sfi_extent_eval(kernel->extent[2], symbol, &columns)) r.good = false;
-  if (c->valid && columns > 0) columns = sfi_ceil_div(columns, c->valid) * c->pitch + SFI_IMAGE_SLACK;
+  if (c->valid && columns > 0) columns = sfi_ceil_div(sfi_ceil_div(columns, c->valid), c->fold) * c->pitch + SFI_IMAGE_SLACK;
   add_index(&r, columns, 1);
   return r;
 }

@@ -64,9 +64,11 @@ static sf_status check_contract(const sfi_plan *plan, const sfi_kernel *kernel, 
   const sfi_access *x = &kernel->operand[1];
   CHECK_KERNEL(kernel->rank == 3 && kernel->n_operands >= 3, "a contraction without three dimensions and operands");
   CHECK_KERNEL(sfi_poly_equal(c->row_count, kernel->extent[1].of) && kernel->extent[1].div == 1, "rows differ from the space");
-  CHECK_KERNEL(sfi_is(x->stride[2], 1) || sfi_is(kernel->extent[2].of, 1), "columns of X are not contiguous");
+  CHECK_KERNEL(c->fold >= 1 && c->pitch % c->fold == 0, "image folds");
+  CHECK_KERNEL(sfi_is(x->stride[2], c->fold > 1 ? 0 : 1) || sfi_is(kernel->extent[2].of, 1), "columns of X are not contiguous");
   CHECK_KERNEL((plan->buffers[kernel->operand[2].buffer].kind == SFI_BUFFER_PACKED) == is_static, "W is packed where it is static");
-  CHECK_KERNEL(c->valid == 0 ? c->pitch == 0 && !c->k_offset : is_static && c->k_offset && c->pitch >= c->valid, "image rows");
+  CHECK_KERNEL(c->valid == 0 ? c->pitch == 0 && !c->k_offset : is_static && c->k_offset && c->pitch / c->fold >= c->valid,
+               "image rows");
   if (!is_static) return SF_OK;
   CHECK_KERNEL(c->facts && c->weight >= 0 && sfi_is_static(plan->graph, c->weight), "a weight that is not static");
   CHECK_KERNEL(c->groups >= 1 && sfi_is(c->row_count, c->rows) && c->rows == c->matrix.rows && c->rows % c->groups == 0, "rows");

@@ -24,9 +24,9 @@ static void packed_key(const sfi_unit *unit, const sfi_settings *settings, sfi_t
   const sfi_contract *c = &k->contract;
   char hex[33];
   sfi_digest_hex(c->weight_digest, hex);
-  sfi_text_printf(out, "packed %s for %s emitter %s\nweight %s rows %lld groups %lld pitch %lld valid %lld",
+  sfi_text_printf(out, "packed %s for %s emitter %s\nweight %s rows %lld groups %lld pitch %lld valid %lld fold %lld",
                   settings->backend->name, settings->target->name, k->emitter->name, hex, (long long)c->rows, (long long)c->groups,
-                  (long long)c->pitch, (long long)c->valid);
+                  (long long)c->pitch, (long long)c->valid, (long long)c->fold);
   print_poly(out, "depth", c->depth);
   sfi_text_printf(out, "\ntile %d %d %lld %lld\nx", k->tile.rows, k->tile.vectors, (long long)k->tile.row_block,
                   (long long)k->tile.column_block);

@@ -2,7 +2,10 @@
  * image laid out in phases, so that every tap is a unit-stride read at its own offset:
  *   [n][c][slot h][slot w][rows][pitch], where slot s of a dimension holds padded positions s * dilation + q * stride, q = 0, 1, ..
  * With g = gcd(dilation, stride) and period = stride / g, tap k stands in slot k % period, displaced by k / period * (dilation / g).
- * An image that needs neither padding nor phases and has room behind it is read in place. */
+ * An image that needs neither padding nor phases and has room behind it is read in place.
+ *
+ * Where W has many zeros, rows begin on whole vectors, and rows much shorter than a vector stand side by side in one: see `fold` in
+ * plan.h and emit_conv_sparse.c. Where it has few, rows are as short as they can be: dense kernels run over their gaps. */
 #include "lower.h"
 
 /* One dimension of the window. */
@@ -11,6 +14,8 @@ typedef struct side {
   int64_t period, slots, displacement; /* see above */
   int64_t extent;                      /* of one phase */
 } side;
+
+enum { SPARSE_PERCENT = 60 }; /* of weights that are not zero, up to which rows begin on whole vectors */
 
 static int64_t gcd(int64_t a, int64_t b) {
   return b ? gcd(b, a % b) : a;
@@ -39,6 +44,27 @@ static bool needs_copy(const side *s) {
   return s->before || s->after || s->stride != 1;
 }
 
+/* How the rows of a phase stand in memory. */
+typedef struct layout {
+  int64_t pitch, fold; /* as in sfi_contract */
+  int64_t rows;        /* of `pitch` columns in a phase */
+  int64_t phase;       /* elements of one */
+} layout;
+
+static layout make_layout(const sfi_lowering *l, const sfi_contract *contract, const side *h, const side *w) {
+  const int64_t lanes = l->plan->target->lanes;
+  layout out = {.pitch = w->extent, .fold = 1};
+  if (contract->facts && sfi_density(contract->facts) * 100 <= SPARSE_PERCENT) {
+    /* Columns past the image need not be there: what is read behind a row counts as 0. */
+    const int64_t columns = sfi_max(w->out, sfi_min(w->extent, sfi_ceil_div(w->in + w->before, w->stride)));
+    while (columns * out.fold * 2 <= lanes && out.fold * 2 <= h->out) out.fold *= 2;
+    out.pitch = out.fold > 1 ? lanes : sfi_round_up(w->extent, lanes);
+  }
+  out.rows = sfi_ceil_div(h->out, out.fold) + h->extent - h->out;
+  out.phase = out.rows * out.pitch;
+  return out;
+}
+
 /* Appends a dimension of the copy's space unless it has one index. */
 static void dimension(sfi_kernel *kernel, sfi_poly extent, sfi_poly from, sfi_poly to, int64_t row, int64_t column) {
   if (sfi_is(extent, 1)) return;
@@ -52,9 +78,10 @@ static void dimension(sfi_kernel *kernel, sfi_poly extent, sfi_poly from, sfi_po
 
 /* The padded image of `x`, a view of [n, c, h, w]. */
 static int32_t padded_image(sfi_lowering *l, const sfi_shape *shape, const sfi_view *x, const side *h, const side *w,
-                            int64_t phases) {
+                            const layout *at) {
+  const int64_t phases = h->slots * w->slots * at->phase, granule = at->pitch / at->fold;
   const sfi_poly n = shape->dims[0], c = shape->dims[1], one = sfi_const(1);
-  sfi_buffer buffer = {.kind = SFI_BUFFER_TEMP, .value = SF_NO_VALUE, .dtype = SF_F32, .slack = w->extent + SFI_IMAGE_SLACK};
+  sfi_buffer buffer = {.kind = SFI_BUFFER_TEMP, .value = SF_NO_VALUE, .dtype = SF_F32, .slack = at->pitch + SFI_IMAGE_SLACK};
   buffer.columns = sfi_low_mul(l, n, c);
   buffer.features = sfi_const(phases);
   sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_MAP);
@@ -77,13 +104,15 @@ static int32_t padded_image(sfi_lowering *l, const sfi_shape *shape, const sfi_v
     dimension(&kernel, n, x->stride[0], to_image, 0, 0);
     dimension(&kernel, c, x->stride[1], to_channel, 0, 0);
   }
-  const int64_t phase = h->extent * w->extent;
-  dimension(&kernel, sfi_const(h->slots), sfi_low_mul(l, row, sfi_const(h->dilation)), sfi_const(w->slots * phase), h->dilation, 0);
-  dimension(&kernel, sfi_const(w->slots), sfi_low_mul(l, column, sfi_const(w->dilation)), sfi_const(phase), 0, w->dilation);
-  dimension(&kernel, sfi_const(h->extent), sfi_low_mul(l, row, sfi_const(h->stride)), sfi_const(w->extent), h->stride, 0);
+  const int64_t fold = sfi_ceil_div(h->out, at->fold) * h->stride; /* image rows from one fold to the next */
+  dimension(&kernel, sfi_const(h->slots), sfi_low_mul(l, row, sfi_const(h->dilation)), sfi_const(w->slots * at->phase), h->dilation,
+            0);
+  dimension(&kernel, sfi_const(w->slots), sfi_low_mul(l, column, sfi_const(w->dilation)), sfi_const(at->phase), 0, w->dilation);
+  dimension(&kernel, sfi_const(at->rows), sfi_low_mul(l, row, sfi_const(h->stride)), sfi_const(at->pitch), h->stride, 0);
+  dimension(&kernel, sfi_const(at->fold), sfi_low_mul(l, row, sfi_const(fold)), sfi_const(granule), fold, 0);
   /* The last dimension stays even with one index: it is the one that vectors run along. */
   const int32_t d = kernel.rank++;
-  kernel.extent[d] = (sfi_extent){sfi_const(w->extent), 1};
+  kernel.extent[d] = (sfi_extent){sfi_const(granule), 1};
   kernel.operand[1].stride[d] = sfi_low_mul(l, column, sfi_const(w->stride));
   kernel.operand[0].stride[d] = one;
   kernel.bound[1].mul[d] = w->stride;
@@ -137,11 +166,13 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
     kernel->operand[1] = (sfi_access){.buffer = view.buffer, .stride = {view.stride[0], view.stride[1], sfi_const(1)}};
     return;
   }
-  const int64_t phase = h.extent * w.extent, channel = h.slots * w.slots * phase;
-  contract->pitch = w.extent;
-  contract->k_offset = positions(l, channels, &h, &w, channel, phase, w.extent);
-  kernel->operand[1] = (sfi_access){.buffer = padded_image(l, shape, &view, &h, &w, channel),
-                                    .stride = {sfi_const(channels * channel), sfi_const(channel), sfi_const(1)}};
+  const layout at = make_layout(l, contract, &h, &w);
+  const int64_t channel = h.slots * w.slots * at.phase;
+  contract->pitch = at.pitch;
+  contract->fold = at.fold;
+  contract->k_offset = positions(l, channels, &h, &w, channel, at.phase, at.pitch);
+  kernel->operand[1] = (sfi_access){.buffer = padded_image(l, shape, &view, &h, &w, &at),
+                                    .stride = {sfi_const(channels * channel), sfi_const(channel), sfi_const(at.fold == 1)}};
 }
 
 void sfi_low_conv2d(sfi_lowering *l, sf_value v) {

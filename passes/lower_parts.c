@@ -85,6 +85,7 @@ int32_t sfi_low_temp(sfi_lowering *l, sf_value value, const sfi_shape *shape, bo
 sfi_kernel sfi_low_kernel(const sfi_lowering *l, sfi_anchor anchor) {
   sfi_kernel kernel = {.anchor = anchor, .node = l->node, .n_operands = 1};
   kernel.contract.weight = SF_NO_VALUE;
+  kernel.contract.fold = 1;
   if (anchor != SFI_ANCHOR_MAP) {
     kernel.epilogue.n = 1;
     kernel.epilogue.steps[0] = (sfi_step){.kind = SFI_STEP_ARG};

@@ -210,7 +210,9 @@ static float contracted(interp *in, const int64_t *index) {
   const sfi_kernel *k = in->kernel;
   const sfi_contract *c = &k->contract;
   const int64_t depth = poly(in, c->depth), t = index[0], m = index[1], j = index[2];
-  const int64_t column = c->valid ? j / c->valid * c->pitch + j % c->valid : j;
+  const int64_t granule = c->pitch / c->fold, image_row = c->valid ? j / c->valid : 0, in_row = c->valid ? j % c->valid : j;
+  const int64_t fold_rows = c->valid ? ((extent(in, k->extent[2]) + c->valid - 1) / c->valid + c->fold - 1) / c->fold : 1;
+  const int64_t column = image_row % fold_rows * c->pitch + image_row / fold_rows * granule + in_row;
   double sum = 0;
   const bool is_static = k->anchor == SFI_ANCHOR_CONTRACT;
   const int64_t group_depth = is_static ? depth / c->groups : depth,
@@ -226,7 +228,8 @@ static float contracted(interp *in, const int64_t *index) {
     if (is_static && w == 0) continue;
     const float *x;
     if (c->k_offset) {
-      x = at(in, 1, (const int64_t[]){t, 0, column}, 3);
+      if (c->fold > 1 && in_row + c->k_offset[row] % c->pitch >= granule) continue;
+      x = at(in, 1, (const int64_t[]){t, 0, 0}, 3) + column;
       const int64_t place = x - in->base[k->operand[1].buffer] + c->k_offset[row];
       if ((size_t)place >= in->counts[k->operand[1].buffer])
         fail(in, "a tap reaches outside its image", row, place);
@@ -247,7 +250,7 @@ static void check_reach(interp *in) {
   if (!c->valid || t == 0) return;
   int64_t furthest = 0;
   for (int64_t i = 0; i < depth; i++) furthest = sfi_max(furthest, c->k_offset[i]);
-  const int64_t end = (t - 1) * poly(in, in->kernel->operand[1].stride[0]) + furthest + j / c->valid * c->pitch + 64;
+  const int64_t end = (t - 1) * poly(in, in->kernel->operand[1].stride[0]) + furthest + j / c->valid / c->fold * c->pitch + 64;
   if ((size_t)end > in->counts[in->kernel->operand[1].buffer]) fail(in, "an image without slack", furthest, end);
 }
 

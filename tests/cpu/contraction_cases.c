@@ -18,6 +18,7 @@ typedef struct problem {
   int64_t m, k, t, j;                    /* of the contraction; PANEL: j columns over all panels */
   int64_t channels, height, width, taps; /* IMAGE: k = channels * taps^2, output (height - taps + 1) x (width - taps + 1) */
   int64_t groups;                        /* IMAGE; 0 means 1 */
+  bool aligned; /* IMAGE: rows begin on whole vectors, and stand side by side where several outputs fit in one */
 } problem;
 
 static const problem problems[] = {
@@ -44,6 +45,12 @@ static const problem problems[] = {
      .width = 131,
      .taps = 2}, /* a tile for each row, and a short tail */
     {.layout = IMAGE, .m = 12, .t = 2, .channels = 6, .height = 8, .width = 9, .taps = 3, .groups = 3},
+    {.layout = IMAGE, .m = 9, .t = 2, .channels = 5, .height = 16, .width = 16, .taps = 3, .aligned = true},
+    {.layout = IMAGE, .m = 20, .t = 1, .channels = 3, .height = 32, .width = 31, .taps = 4, .aligned = true}, /* short last tile */
+    {.layout = IMAGE, .m = 17, .t = 2, .channels = 4, .height = 9, .width = 9, .taps = 3, .aligned = true},
+    {.layout = IMAGE, .m = 6, .t = 1, .channels = 3, .height = 7, .width = 5, .taps = 3, .aligned = true},
+    {.layout = IMAGE, .m = 3, .t = 1, .channels = 40, .height = 58, .width = 58, .taps = 3, .aligned = true}, /* blocks of K */
+    {.layout = IMAGE, .m = 12, .t = 2, .channels = 6, .height = 12, .width = 19, .taps = 3, .groups = 3, .aligned = true},
     {.layout = COLUMN, .m = 45, .k = 70, .t = 1, .j = 1},
     {.layout = COLUMN, .m = 16, .k = 3, .t = 1, .j = 1},
     {.layout = COLUMN, .m = 1, .k = 1000, .t = 1, .j = 1},
@@ -108,14 +115,24 @@ typedef struct contraction {
   float *w, *x, *bias;
   double *want, *allowed;
   size_t x_count, y_count;
+  int64_t pitch, fold, x_rows; /* IMAGE: columns and rows of a channel */
 } contraction;
+
+static int64_t out_width(const problem *p) {
+  return p->width - p->taps + 1;
+}
 
 static size_t x_index(const contraction *c, int64_t t, int64_t i, int64_t j) {
   const problem *p = &c->p;
   if (p->layout == PANEL) return (size_t)((j / c->panel * p->k + i) * c->panel + j % c->panel);
   if (p->layout != IMAGE) return (size_t)((t * p->k + i) * p->j + j);
-  int64_t out = p->width - p->taps + 1;
-  return (size_t)(t * p->channels * p->height * p->width + c->k_offset[i] + j / out * p->width + j % out);
+  int64_t row = j / out_width(p), rows = sfi_ceil_div(p->height - p->taps + 1, c->fold);
+  int64_t column = row % rows * c->pitch + row / rows * (c->pitch / c->fold) + j % out_width(p);
+  return (size_t)(t * p->channels * c->x_rows * c->pitch + c->k_offset[i] + column);
+}
+/* Does tap i of pixel j fall behind its granule? */
+static bool is_behind(const contraction *c, int64_t i, int64_t j) {
+  return c->p.aligned && j % out_width(&c->p) + c->k_offset[i] % c->pitch >= c->pitch / c->fold;
 }
 static size_t y_index(const contraction *c, int64_t t, int64_t r, int64_t j) {
   if (c->p.layout == PANEL) return (size_t)((j / c->panel * c->p.m + r) * c->panel + j % c->panel);
@@ -146,9 +163,18 @@ static void describe_space(contraction *c) {
     break;
   default:
     y[0] = sfi_const(p->m * p->j), y[1] = sfi_const(p->j);
-    x[0] = sfi_const(p->layout == IMAGE ? p->channels * p->height * p->width : p->k * p->j);
-    x[1] = sfi_const(p->j);
+    x[0] = sfi_const(p->layout == IMAGE ? p->channels * c->x_rows * c->pitch : p->k * p->j);
+    x[1] = sfi_const(p->layout == IMAGE ? c->x_rows * c->pitch : p->j);
+    x[2] = sfi_const(c->fold == 1);
   }
+}
+
+static void measure_image(contraction *c, int64_t lanes) {
+  const problem *p = &c->p;
+  c->pitch = p->aligned ? sfi_round_up(p->width, lanes) : p->width;
+  while (p->aligned && out_width(p) * c->fold * 2 <= lanes) c->fold *= 2;
+  if (c->fold > 1) c->pitch = lanes;
+  c->x_rows = sfi_ceil_div(p->height - p->taps + 1, c->fold) + p->taps - 1;
 }
 
 static void describe_image(contraction *c) {
@@ -156,10 +182,10 @@ static void describe_image(contraction *c) {
   int64_t area = p->taps * p->taps;
   c->k_offset = zeroed((size_t)p->k, sizeof *c->k_offset);
   for (int64_t i = 0; i < p->k; i++)
-    c->k_offset[i] = i / area * p->height * p->width + i / p->taps % p->taps * p->width + i % p->taps;
+    c->k_offset[i] = i / area * c->x_rows * c->pitch + i / p->taps % p->taps * c->pitch + i % p->taps;
   c->kernel.contract.k_offset = c->k_offset;
-  c->kernel.contract.pitch = p->width;
-  c->kernel.contract.valid = p->width - p->taps + 1;
+  c->kernel.contract.pitch = c->pitch;
+  c->kernel.contract.valid = out_width(p);
 }
 
 static void make_data(contraction *c, pattern pat, bool special, uint64_t *seed) {
@@ -172,7 +198,7 @@ static void make_data(contraction *c, pattern pat, bool special, uint64_t *seed)
   for (int64_t r = 0; r < p->m; r++) c->bias[r] = normal(seed);
   int64_t all = p->layout == PANEL ? sfi_round_up(p->j, c->panel) : p->j;
   size_t slack = p->layout == IMAGE ? SFI_IMAGE_SLACK : 0, filled;
-  filled = (size_t)(p->layout == IMAGE ? p->t * p->channels * p->height * p->width : p->t * p->k * all);
+  filled = (size_t)(p->layout == IMAGE ? p->t * p->channels * c->x_rows * c->pitch : p->t * p->k * all);
   c->x_count = filled + slack;
   c->y_count = (size_t)(p->t * p->m * all);
   c->x = zeroed(c->x_count, sizeof *c->x);
@@ -197,7 +223,7 @@ static void expect(contraction *c) {
         int64_t first = r / (p->m / p->groups) * columns;
         for (int64_t i = 0; i < columns; i++) {
           float w = c->w[r * columns + i];
-          if (w == 0) continue;
+          if (w == 0 || is_behind(c, first + i, j)) continue;
           double product = (double)w * (double)c->x[x_index(c, t, first + i, j)];
           sum += product, magnitude += fabs(product);
         }
@@ -219,7 +245,10 @@ static void make_contraction(contraction *c, const sfi_target *target, const pro
   c->symbol = p->layout == PANEL || p->layout == SYMBOLIC ? p->j : 1;
   c->kernel = (sfi_kernel){.name = "case", .anchor = SFI_ANCHOR_CONTRACT, .rank = 3, .n_operands = 4};
   for (int i = 0; i < 4; i++) c->kernel.operand[i].buffer = i;
+  c->fold = 1;
+  if (p->layout == IMAGE) measure_image(c, target->lanes);
   describe_space(c);
+  c->kernel.contract.fold = c->fold;
   c->kernel.contract.rows = p->m;
   c->kernel.contract.depth = sfi_const(c->p.k);
   c->kernel.contract.row_count = sfi_const(p->m);
