@@ -87,8 +87,16 @@ struct sf_graph {
 
 /* ---- tables ------------------------------------------------------------------------------------------------------- */
 
-enum { SF_OPF_0 = 0, SF_OPF_LEAF = 1, SF_OPF_ELEMENTWISE = 2, SF_OPF_SHAPE = 4 };
-enum { SF_DTYPEF_COMPUTE = 1, SF_DTYPEF_FLOAT = 2 };
+enum {
+  SF_OPF_0 = 0,
+  SF_OPF_LEAF = 1,
+  SF_OPF_ELEMENTWISE = 2,
+  SF_OPF_SHAPE = 4,
+  SF_OPF_INDEXED = 8,
+  SF_OPF_SHAPE_INDEXED = SF_OPF_SHAPE | SF_OPF_INDEXED,
+  SF_OPF_SHAPE_ANY = SF_OPF_SHAPE | 16
+};
+enum { SF_DTYPEF_COMPUTE = 1, SF_DTYPEF_FLOAT = 2, SF_DTYPEF_INTEGER = 4 };
 typedef enum sfi_attr_type { SFI_ATTR_INT, SFI_ATTR_FLOAT, SFI_ATTR_INTS } sfi_attr_type;
 
 typedef struct sfi_op_info {

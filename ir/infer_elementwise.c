@@ -31,3 +31,10 @@ sf_status sfi_infer_broadcast(const sf_graph *graph, sfi_node *node, sfi_diag *d
   }
   return SF_OK;
 }
+
+sf_status sfi_infer_cast(const sf_graph *graph, sfi_node *node, sfi_diag *diag) {
+  (void)diag;
+  node->shape = *sfi_operand_shape(graph, node, 0);
+  node->dtype = SF_F32;
+  return SF_OK;
+}

@@ -24,7 +24,7 @@ enum { SFI_SPACE_MAX = 8, SFI_OPERANDS_MAX = 17, SFI_STEPS_MAX = 32, SFI_NO_BUFF
 /* A short straight program over one element; step i may use steps before it. The last step is the result. */
 typedef enum sfi_step_kind {
   SFI_STEP_ARG,   /* the anchor's value (epilogue only) */
-  SFI_STEP_LOAD,  /* operand[operand] at the current index */
+  SFI_STEP_LOAD,  /* operand[operand] at the current index; an integer as the number that it is */
   SFI_STEP_CONST, /* value */
   SFI_STEP_OP     /* elementwise `op` of steps a, b, c (as many as it has operands) */
 } sfi_step_kind;
@@ -49,9 +49,13 @@ typedef struct sfi_extent {
 } sfi_extent;
 
 /* Element address = base + offset + sum of index[d] * stride[d], in elements. Dimensions of the space first, then those that the
- * anchor adds (reduction dimensions). */
+ * anchor adds (reduction dimensions). Where `index` is not 0, operand `index`, of integers and before this one, adds its element i at the
+ * same point: i * index_stride, or (i + index_extent) * index_stride where i < 0. LOADs only. */
 typedef struct sfi_access {
   int32_t buffer; /* index in the plan */
+  int32_t index;
+  int64_t index_extent;
+  sfi_poly index_stride;
   sfi_poly offset;
   sfi_poly stride[SFI_SPACE_MAX];
 } sfi_access;

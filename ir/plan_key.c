@@ -64,6 +64,10 @@ static void put_operands(const sfi_plan *plan, const sfi_kernel *kernel, sfi_tex
         sfi_text_printf(out, " ");
         put_poly(out, access->stride[d]);
       }
+      if (access->index) {
+        sfi_text_printf(out, " indexed %d below %lld by ", access->index, (long long)access->index_extent);
+        put_poly(out, access->index_stride);
+      }
     }
     sfi_text_printf(out, "\n");
   }

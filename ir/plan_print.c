@@ -86,6 +86,10 @@ static void print_operand(const sfi_plan *plan, const sfi_kernel *kernel, int32_
       sfi_poly_print(out, access->stride[d], symbol);
     }
     sfi_text_printf(out, ")");
+    if (access->index) {
+      sfi_text_printf(out, " + %%%d by ", access->index);
+      sfi_poly_print(out, access->index_stride, symbol);
+    }
   }
   for (int32_t b = 0; b < kernel->n_bounds; b++) {
     const sfi_bound *bound = &kernel->bound[b];

@@ -2,6 +2,8 @@
  * at several values of the symbol, as addresses are polynomials in it. */
 #include "plan_reach.h"
 
+#include "run_limits.h"
+
 /* Lowest and highest sum of index * stride over some indices. */
 typedef struct range {
   int64_t low, high;
@@ -48,6 +50,7 @@ static range of_space(const sfi_plan *plan, const sfi_kernel *kernel, const sfi_
   for (int32_t d = 0; d < kernel->reduce_rank; d++) {
     add_dimension(&r, kernel->reduce_extent[d], access->stride[kernel->rank + d], symbol);
   }
+  if (access->index) add_dimension(&r, (sfi_extent){sfi_const(access->index_extent), 1}, access->index_stride, symbol);
   return r;
 }
 
@@ -118,10 +121,12 @@ static sf_status check_at(const sfi_plan *plan, const sfi_kernel *kernel, int64_
 
 sf_status sfi_check_reach(const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag) {
   const int64_t tried[] = {0, 1, 2, 17, 64, 100};
+  const sfi_symbol_limits limits = sfi_symbol_limits_of(plan->graph);
   if (kernel->anchor == SFI_ANCHOR_NODE) return SF_OK;
   for (size_t i = 0; i < SFI_COUNT(tried); i++) {
     int64_t symbol = plan->symbol_min;
     if (symbol <= plan->symbol_max - tried[i]) symbol += tried[i];
+    if (symbol < limits.least || symbol > limits.most) continue; /* no run */
     const sf_status st = check_at(plan, kernel, symbol, diag);
     if (st != SF_OK) return st;
   }

@@ -58,6 +58,22 @@ static sf_status check_space(const sfi_kernel *kernel, sfi_diag *diag) {
   return SF_OK;
 }
 
+/* Integers are loaded as numbers or are indices; everything else is f32. */
+static sf_status check_types(const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag) {
+  const bool main = kernel->anchor >= SFI_ANCHOR_POOL; /* operands that are not read by LOADs */
+  for (int32_t i = 0; i < kernel->n_operands; i++) {
+    const sfi_access *access = &kernel->operand[i];
+    const bool is_f32 = plan->buffers[access->buffer].dtype == SF_F32;
+    CHECK_KERNEL(is_f32 || (i > 0 && !(main && i <= 2)), "integers where numbers are wanted");
+    if (access->index == 0) continue;
+    CHECK_KERNEL(i > 0 && access->index > 0 && access->index < i, "an index that does not stand before its operand");
+    const uint32_t flags = sfi_dtype_of(plan->buffers[kernel->operand[access->index].buffer].dtype)->flags;
+    CHECK_KERNEL(flags & SF_DTYPEF_INTEGER && !kernel->operand[access->index].index, "an index that is no integer");
+    CHECK_KERNEL(is_f32 && !(main && i <= 2), "an indexed operand of an anchor");
+  }
+  return SF_OK;
+}
+
 static sf_status check_contract(const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag) {
   const sfi_contract *c = &kernel->contract;
   const bool is_static = kernel->anchor == SFI_ANCHOR_CONTRACT;
@@ -116,7 +132,7 @@ static sf_status check_kernel(const sfi_plan *plan, const sfi_kernel *kernel, sf
   const sfi_buffer_kind written = plan->buffers[kernel->operand[0].buffer].kind;
   CHECK_KERNEL(written == SFI_BUFFER_TEMP || written == SFI_BUFFER_OUTPUT, "writes what is not its to write");
   if (anchor == SFI_ANCHOR_NODE) return check_node(plan, kernel, diag);
-  if ((st = check_space(kernel, diag)) != SF_OK) return st;
+  if ((st = check_space(kernel, diag)) != SF_OK || (st = check_types(plan, kernel, diag)) != SF_OK) return st;
   if ((st = check_expr(plan, kernel, &kernel->epilogue, anchor != SFI_ANCHOR_MAP, diag)) != SF_OK) return st;
   CHECK_KERNEL(has_pre == (kernel->pre.n > 0), "an expression before an anchor that has none, or none before one that has");
   if (has_pre && (st = check_expr(plan, kernel, &kernel->pre, false, diag)) != SF_OK) return st;

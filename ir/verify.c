@@ -15,9 +15,17 @@ static sf_status check_arity(const sfi_node *node, const sfi_op_info *op, sfi_di
                   op->min_inputs, op->max_inputs);
 }
 
-/* Also gives the node its dtype, that of its operands. */
+/* The element type that operand i must have: a flag of its row. */
+static uint32_t wanted_flag(const sfi_node *node, const sfi_op_info *op, int32_t i, const sfi_dtype_info *is) {
+  if ((op->flags & SF_OPF_INDEXED) && i == node->n_inputs - 1) return SF_DTYPEF_INTEGER;
+  const bool any = (op->flags & SF_OPF_SHAPE_ANY) == SF_OPF_SHAPE_ANY;
+  return any && is->flags & SF_DTYPEF_INTEGER ? SF_DTYPEF_INTEGER : SF_DTYPEF_COMPUTE;
+}
+
+/* Also gives the node its dtype, that of its operands but for indices. */
 static sf_status check_operands(const sf_graph *graph, sfi_node *node, sf_value index, sfi_diag *diag) {
-  const char *op = sfi_op_of(node->op)->text;
+  const sfi_op_info *row = sfi_op_of(node->op);
+  const char *op = row->text;
   for (int32_t i = 0; i < node->n_inputs; i++) {
     if (node->inputs[i] < 0 || node->inputs[i] >= index) {
       return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, &node->place, op, "%s: operand %d is no earlier value of the graph", op,
@@ -27,10 +35,20 @@ static sf_status check_operands(const sf_graph *graph, sfi_node *node, sf_value 
   for (int32_t i = 0; i < node->n_inputs; i++) {
     sf_dtype dtype = graph->nodes[node->inputs[i]].dtype;
     const sfi_dtype_info *info = sfi_dtype_of(dtype);
-    if (!(info->flags & SF_DTYPEF_COMPUTE)) {
+    const uint32_t wanted = wanted_flag(node, row, i, info);
+    if (!(info->flags & wanted)) {
+      if (wanted == SF_DTYPEF_INTEGER) {
+        return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "operand %d is %s, not of an integer type", i + 1,
+                              info->text);
+      }
+      if (info->flags & SF_DTYPEF_INTEGER) {
+        return sfi_infer_fail(graph, node, diag, SF_STATUS_UNSUPPORTED, "operand %d is %s: integers are cast first", i + 1,
+                              info->text);
+      }
       return sfi_infer_fail(graph, node, diag, SF_STATUS_UNSUPPORTED, "operand %d is %s, with which nothing computes yet", i + 1,
                             info->text);
     }
+    if (i > 0 && row->flags & SF_OPF_INDEXED && i == node->n_inputs - 1) continue;
     if (i > 0 && dtype != node->dtype) {
       return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "operand %d is %s, operand 1 %s", i + 1, info->text,
                             sfi_dtype_of(node->dtype)->text);
@@ -93,6 +111,20 @@ sf_status sfi_check_node(const sf_graph *graph, sfi_node *node, sf_value index, 
   return check_data(graph, node, diag);
 }
 
+/* A symbolic extent needs an input that says how much it is in a run. */
+static bool binds_symbol(const sf_graph *graph) {
+  bool asks = false;
+  for (size_t i = 0; i < graph->n_nodes; i++) {
+    const sfi_node *node = &graph->nodes[i];
+    for (int32_t d = 0; d < node->shape.rank; d++) {
+      if (sfi_is_const(node->shape.dims[d])) continue;
+      if (node->op == SF_OP_INPUT) return true;
+      asks = true;
+    }
+  }
+  return !asks;
+}
+
 static sf_status check_ports(const sf_graph *graph, sfi_diag *diag) {
   const sfi_place place = {graph->name, 0, 0};
   size_t seen = 0;
@@ -109,6 +141,7 @@ static sf_status check_ports(const sf_graph *graph, sfi_diag *diag) {
     seen++;
   }
   if (seen != graph->n_inputs) return sfi_fail(diag, SF_STATUS_INTERNAL, &place, NULL, "input: one is registered that is no node");
+  if (!binds_symbol(graph)) return sfi_fail(diag, SF_STATUS_INVALID_GRAPH, &place, NULL, "no input has the symbolic dimension");
   if (graph->n_outputs == 0) return sfi_fail(diag, SF_STATUS_INVALID_GRAPH, &place, NULL, "the graph has no output");
   for (size_t i = 0; i < graph->n_outputs; i++) {
     const sfi_output *output = &graph->outputs[i];

@@ -6,6 +6,7 @@
 #include "backend.h"
 #include "cache.h"
 #include "passes.h"
+#include "run_limits.h"
 
 #include <sys/types.h>
 
@@ -228,6 +229,8 @@ struct sf_program {
   sfi_blob *statics; /* one a graph value, empty where no kernel reads it */
   size_t n_statics;
   bool symbolic;
+  sfi_symbol_limits limits; /* of the symbolic dimension */
+  bool indexed;             /* does some operation use an input's numbers as indices? */
   int32_t n_classes;
   sfi_class *classes;
   sfi_slot *slots; /* instances; see run.c */

@@ -81,7 +81,8 @@ static double operand_bytes(const sfi_plan *plan, const sfi_loaded *loaded, cons
   double walked = (double)sfi_dtype_of(buffer->dtype)->bytes;
   for (int32_t d = 0; d < kernel->rank + kernel->reduce_rank; d++) {
     const sfi_poly stride = access->stride[d];
-    if (sfi_is_const(stride) && poly_of(stride, symbol) == 0) continue;
+    const bool moved = access->index && !sfi_is(kernel->operand[access->index].stride[d], 0);
+    if (sfi_is(stride, 0) && !moved) continue;
     walked *= extent_of(d < kernel->rank ? kernel->extent[d] : kernel->reduce_extent[d - kernel->rank], symbol);
   }
   return walked < whole ? walked : whole;

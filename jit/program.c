@@ -90,6 +90,16 @@ static bool has_symbol(const sf_graph *graph) {
   return false;
 }
 
+static bool has_indices(const sf_graph *graph) {
+  sfi_index_limits limits;
+  for (size_t i = 0; i < graph->n_nodes; i++) {
+    for (int32_t k = 0; k < graph->nodes[i].n_inputs; k++) {
+      if (sfi_index_limits_of(graph, &graph->nodes[i], k, &limits)) return true;
+    }
+  }
+  return false;
+}
+
 static void destroy(sf_program *program) {
   sf_context *context = program->context;
   const sf_allocator *allocator = &context->allocator;
@@ -121,6 +131,8 @@ sf_status sfi_program_build(sfi_pipeline *pipeline, sfi_units *units, sfi_diag *
   pipeline->facts.arena.blocks = NULL;
   program->graph = pipeline->graphs[--pipeline->n_graphs];
   program->symbolic = has_symbol(program->graph);
+  program->limits = sfi_symbol_limits_of(program->graph);
+  program->indexed = has_indices(program->graph);
   program->classes = sfi_arena_alloc(&program->arena, (size_t)pipeline->n_plans * sizeof *program->classes);
   sf_status status = program->classes ? copy_statics(program, pipeline, diag) : sfi_fail_memory(diag);
   if (status != SF_OK) goto done;

@@ -163,6 +163,37 @@ static sf_status check_count(sfi_diag *diag, const signature *s, int32_t n, cons
                   s->program->graph->name, s->n);
 }
 
+static sf_status check_symbol(const sf_program *program, int64_t symbol, sfi_diag *diag) {
+  const sfi_symbol_limits *limits = &program->limits;
+  const sf_value v = symbol < limits->least ? limits->at_least : symbol > limits->most ? limits->at_most : SF_NO_VALUE;
+  if (v == SF_NO_VALUE) return SF_OK;
+  const sfi_node *node = &program->graph->nodes[v];
+  return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, &node->place, sfi_op_of(node->op)->text,
+                  "'%s' is %lld; this operation needs %lld at %s", program->graph->symbol, (long long)symbol,
+                  (long long)(symbol < limits->least ? limits->least : limits->most), symbol < limits->least ? "least" : "most");
+}
+
+/* Kernels trust their indices. */
+static sf_status check_indices(const sf_program *program, const sf_tensor *inputs, sfi_diag *diag) {
+  const sf_graph *graph = program->graph;
+  for (size_t v = 0; program->indexed && v < graph->n_nodes; v++) {
+    const sfi_node *node = &graph->nodes[v];
+    sfi_index_limits limits;
+    for (int32_t k = 0; k < node->n_inputs; k++) {
+      if (!sfi_index_limits_of(graph, node, k, &limits) || graph->nodes[limits.leaf].data) continue;
+      int32_t i = 0;
+      int64_t count = 1, wrong;
+      while (graph->inputs[i] != limits.leaf) i++;
+      for (int32_t d = 0; d < inputs[i].rank; d++) count *= inputs[i].dims[d];
+      if (sfi_within_count(inputs[i].dtype, inputs[i].data, count, &limits, &wrong)) continue;
+      return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, &node->place, graph->nodes[limits.leaf].name,
+                      "input %d '%s': index %lld is outside %lld to %lld, which %s takes", i, graph->nodes[limits.leaf].name,
+                      (long long)wrong, (long long)limits.least, (long long)limits.most, sfi_op_of(node->op)->text);
+    }
+  }
+  return SF_OK;
+}
+
 static sf_status check_tensors(const sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
                                const sf_tensor *outputs, sfi_diag *diag, int64_t *out_symbol) {
   const sf_graph *graph = program->graph;
@@ -177,6 +208,8 @@ static sf_status check_tensors(const sf_program *program, int32_t n_inputs, cons
     status = check_tensor(diag, &in, i, graph->nodes[value].name, value, &inputs[i], &symbol, &empty);
     if (status != SF_OK) return status;
   }
+  if ((status = check_symbol(program, symbol, diag)) != SF_OK || (status = check_indices(program, inputs, diag)) != SF_OK)
+    return status;
   for (int32_t i = 0; i < n_outputs; i++) {
     const char *name = graph->outputs[i].name;
     status = check_tensor(diag, &out, i, name, graph->outputs[i].value, &outputs[i], &symbol, &empty);

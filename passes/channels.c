@@ -110,7 +110,7 @@ static void link_slice(const linker *l) {
   const sfi_attr_value *steps = sfi_attr_of(l->node, SF_ATTR_STEPS);
   for (int32_t d = 0; d < l->node->shape.rank; d++) {
     sfi_poly extent = shape_of(l, 0)->dims[d];
-    if (!sfi_is_const(extent) || (steps->count && steps->ints[d] != 1)) continue;
+    if (!sfi_is_const(extent) || !sfi_is_const(l->node->shape.dims[d]) || (steps->count && steps->ints[d] != 1)) continue;
     int64_t start = sfi_attr_of(l->node, SF_ATTR_STARTS)->ints[d];
     if (start < 0) start = sfi_max(0, start + extent.c[0]);
     l->fn(l->user, l->value, &(sfi_channel_link){{0, d, start, 1}, {-1, d, 0, 1}, l->node->shape.dims[d].c[0]});

@@ -15,7 +15,7 @@ bool sfi_same_space(const sfi_kernel *a, const sfi_kernel *b) {
 }
 
 bool sfi_same_access(const sfi_kernel *space, const sfi_access *a, const sfi_access *b) {
-  if (!sfi_poly_equal(a->offset, b->offset)) return false;
+  if (!sfi_poly_equal(a->offset, b->offset) || a->index || b->index) return false;
   for (int32_t d = 0; d < space->rank; d++) {
     const bool still = space->extent[d].div == 1 && sfi_is(space->extent[d].of, 1);
     if (!still && !sfi_poly_equal(a->stride[d], b->stride[d])) return false;
@@ -77,6 +77,7 @@ bool sfi_merge_epilogue(const sfi_kernel *producer, const sfi_kernel *consumer, 
     if (merged.n_operands == SFI_OPERANDS_MAX) return false;
     map[i] = merged.n_operands;
     merged.operand[merged.n_operands++] = consumer->operand[i];
+    if (consumer->operand[i].index) merged.operand[map[i]].index = map[consumer->operand[i].index];
   }
   if (!sfi_append_expr(&merged.epilogue, &consumer->epilogue, operand, producer->epilogue.n - 1, map)) return false;
   *out = merged;

@@ -113,7 +113,8 @@ static bool move_access(const sfi_access *from, const dimension *dims, const mov
                         sfi_access *out) {
   sfi_poly offset = sfi_const(0);
   if (!sfi_is(shift, 0) && !sfi_poly_mul(from->stride[dims[0].at], shift, &offset)) return false;
-  *out = (sfi_access){.buffer = from->buffer};
+  *out = (sfi_access){
+      .buffer = from->buffer, .index = from->index, .index_extent = from->index_extent, .index_stride = from->index_stride};
   if (!sfi_poly_add(from->offset, offset, &out->offset)) return false;
   for (int32_t d = 0; d < rank; d++) {
     if (moved[d].to < 0) continue;
@@ -128,6 +129,7 @@ static bool relate(const sfi_plan *plan, const sfi_kernel *producer, const sfi_k
   const sfi_access *read = &consumer->operand[operand], *written = &producer->operand[0];
   const int32_t n = dimensions(plan, producer, dims), rank = consumer->rank + consumer->reduce_rank;
   sfi_poly back;
+  if (read->index) return false;
   if (!sfi_poly_mul(written->offset, sfi_const(-1), &back) || !sfi_poly_add(read->offset, back, shift)) return false;
   if (!sfi_is(*shift, 0) && (n != 1 || !sfi_poly_div(*shift, written->stride[dims[0].at], shift))) return false;
   for (int32_t d = 0; d < rank; d++) {
@@ -167,10 +169,12 @@ bool sfi_merge_prologue(const sfi_plan *plan, const sfi_kernel *producer, const 
     if (i == operand) continue;
     of_consumer[i] = merged.n_operands;
     merged.operand[merged.n_operands++] = consumer->operand[i];
+    if (consumer->operand[i].index) merged.operand[of_consumer[i]].index = of_consumer[consumer->operand[i].index];
   }
   for (int32_t i = 1; i < producer->n_operands; i++) {
     sfi_access access;
     if (!move_access(&producer->operand[i], dims, moved, consumer->rank + consumer->reduce_rank, shift, &access)) return false;
+    if (access.index) access.index = of_producer[access.index];
     of_producer[i] = 0;
     for (int32_t j = 1; j < merged.n_operands && of_producer[i] == 0; j++) {
       if (memcmp(&merged.operand[j], &access, sizeof access) == 0) of_producer[i] = j;

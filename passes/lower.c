@@ -54,6 +54,12 @@ static bool locate(sfi_lowering *l) {
   return true;
 }
 
+/* Integers that are moved stay dense rows, which the reference back end writes: kernels move fp32 only. */
+static lower_fn lower_of_node(const sfi_node *node) {
+  const bool moved = node->n_inputs > 0 && node->dtype != SF_F32;
+  return moved ? sfi_low_node : lower_of[node->op];
+}
+
 static void mark_live(sfi_lowering *l) {
   const sf_graph *graph = l->graph;
   for (size_t i = 0; i < graph->n_outputs; i++) {
@@ -105,7 +111,7 @@ sf_status sfi_lower_to_kernels(sfi_pass_env *env, sfi_plan *plan) {
   l.panel = choose_panel(&l);
   for (size_t v = 0; v < l.graph->n_nodes && l.status == SF_OK; v++) {
     l.node = (sf_value)v;
-    if (l.values[v].live) lower_of[l.graph->nodes[v].op](&l, (sf_value)v);
+    if (l.values[v].live) lower_of_node (&l.graph->nodes[v])(&l, (sf_value)v);
   }
   for (size_t i = 0; i < l.graph->n_outputs && l.status == SF_OK; i++) store_output(&l, (int32_t)i);
   if (l.status == SF_OK && !sfi_name_kernels(plan)) return sfi_fail_memory(env->diag);

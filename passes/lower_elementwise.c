@@ -16,7 +16,7 @@ static bool is_scalar(const sfi_lowering *l, sf_value v) {
   for (int32_t d = 0; d < shape->rank; d++) {
     if (!sfi_is(shape->dims[d], 1)) return false;
   }
-  return sfi_is_static(l->graph, v);
+  return sfi_is_static(l->graph, v) && l->graph->nodes[v].dtype == SF_F32;
 }
 
 /* Access of a panel space to an operand that stands on dimension `first` of `shape`. */
@@ -135,6 +135,15 @@ void sfi_low_broadcast(sfi_lowering *l, sf_value v) {
 
 void sfi_low_same(sfi_lowering *l, sf_value v) {
   sfi_low_broadcast(l, v);
+}
+
+/* A LOAD of integers gives numbers. */
+void sfi_low_cast(sfi_lowering *l, sf_value v) {
+  static const int32_t first[] = {0};
+  map m = {.kernel = sfi_low_kernel(l, SFI_ANCHOR_MAP)};
+  choose_space(l, &m, v, first);
+  load(l, &m, v, l->graph->nodes[v].inputs[0], 0);
+  finish(l, &m, v);
 }
 
 /* With parameters known only at run time; static ones were folded before. */

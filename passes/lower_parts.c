@@ -75,7 +75,7 @@ int32_t sfi_low_temp(sfi_lowering *l, sf_value value, const sfi_shape *shape, bo
   const int32_t lead = shape->rank ? shape->rank - 1 : 0;
   sfi_buffer buffer = {.kind = SFI_BUFFER_TEMP,
                        .value = value,
-                       .dtype = SF_F32,
+                       .dtype = value == SF_NO_VALUE ? SF_F32 : l->graph->nodes[value].dtype,
                        .panel = panels ? l->panel : 0,
                        .columns = sfi_low_product(l, shape->dims, lead),
                        .features = shape->rank ? shape->dims[lead] : sfi_const(1)};

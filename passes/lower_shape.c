@@ -1,5 +1,6 @@
-/* Operations that move elements. Transpose, slice and reshape are views where strides can say them; concat copies its operands
- * side by side, which fusion turns into their producers' stores where it can. */
+/* Operations that move elements. Transpose, slice, expand and reshape are views where strides can say them; concat copies its operands
+ * side by side, pad into what it has filled, which fusion turns into their producers' stores where it can; gather is a copy through
+ * indices, which fusion turns into its consumers' loads. */
 #include "lower.h"
 
 void sfi_low_transpose(sfi_lowering *l, sf_value v) {
@@ -14,14 +15,18 @@ void sfi_low_transpose(sfi_lowering *l, sf_value v) {
 void sfi_low_slice(sfi_lowering *l, sf_value v) {
   const sfi_node *node = &l->graph->nodes[v];
   const sfi_attr_value *starts = sfi_attr_of(node, SF_ATTR_STARTS), *steps = sfi_attr_of(node, SF_ATTR_STEPS);
+  const sfi_attr_value *symbolic = sfi_attr_of(node, SF_ATTR_SYMBOLIC);
   const sfi_shape *shape = &l->values[node->inputs[0]].shape;
   sfi_view view = sfi_low_row(l, node->inputs[0]);
   for (int32_t d = 0; d < shape->rank; d++) {
-    /* A symbolic dimension is taken whole: its start is 0. Starts beyond the end leave no element; the offset is then unused. */
-    int64_t start = starts->ints[d];
-    if (start < 0 && sfi_is_const(shape->dims[d])) start = sfi_max(0, start + shape->dims[d].c[0]);
-    if (sfi_is_const(shape->dims[d])) start = sfi_min(start, shape->dims[d].c[0]);
-    view.offset = sfi_low_add(l, view.offset, sfi_low_mul(l, view.stride[d], sfi_const(start)));
+    /* Starts beyond the end leave no element; the offset is then unused. */
+    sfi_poly start = sfi_const(starts->ints[d]);
+    for (int32_t i = 0; i < symbolic->count; i++) {
+      if (symbolic->ints[i] == d) start = sfi_const(0);
+    }
+    if (start.c[0] < 0) start = sfi_low_add(l, start, shape->dims[d]);
+    if (sfi_is_const(start) && sfi_is_const(shape->dims[d])) start.c[0] = sfi_max(0, sfi_min(start.c[0], shape->dims[d].c[0]));
+    view.offset = sfi_low_add(l, view.offset, sfi_low_mul(l, view.stride[d], start));
     if (steps->count && steps->ints[d] != 1) view.stride[d] = sfi_low_mul(l, view.stride[d], sfi_const(steps->ints[d]));
   }
   l->values[v].row = view;
@@ -90,4 +95,65 @@ void sfi_low_concat(sfi_lowering *l, sf_value v) {
     sfi_low_store(l, node->inputs[i], &part);
     part.offset = sfi_low_add(l, part.offset, sfi_low_mul(l, part.stride[axis], l->values[node->inputs[i]].shape.dims[axis]));
   }
+}
+
+void sfi_low_expand(sfi_lowering *l, sf_value v) {
+  const sf_value x = l->graph->nodes[v].inputs[0];
+  const sfi_view row = sfi_low_row(l, x);
+  l->values[v].row = sfi_low_stretch(&l->values[x].shape, &row, 0);
+}
+
+void sfi_low_pad(sfi_lowering *l, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const sfi_attr_value *before = sfi_attr_of(node, SF_ATTR_BEFORE);
+  const sfi_shape *shape = &l->values[v].shape;
+  sfi_kernel fill = sfi_low_kernel(l, SFI_ANCHOR_MAP);
+  sfi_grouping grouping = {0};
+  sfi_low_set_row(l, v, sfi_low_temp(l, v, shape, false), NULL);
+  sfi_view inside = l->values[v].row;
+  const sfi_view *const views[] = {&inside};
+  sfi_low_group(l, shape, views, 1, 0, shape->rank, &grouping);
+  sfi_low_space(l, &fill, shape, &grouping);
+  sfi_low_step(&fill.epilogue, (sfi_step){.kind = SFI_STEP_CONST, .value = (float)sfi_attr_of(node, SF_ATTR_VALUE)->f});
+  fill.operand[0] = sfi_low_access(l, &fill, shape, &inside, &grouping);
+  sfi_low_tile(l, &fill, fill.rank);
+  sfi_low_push(l, &fill);
+  for (int32_t d = 0; d < shape->rank; d++) {
+    inside.offset = sfi_low_add(l, inside.offset, sfi_low_mul(l, inside.stride[d], sfi_const(before->ints[d])));
+  }
+  sfi_low_store(l, node->inputs[0], &inside);
+}
+
+void sfi_low_gather(sfi_lowering *l, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const sfi_shape *shape = &l->values[v].shape, *x = &l->values[node->inputs[0]].shape;
+  const int32_t ids = l->values[node->inputs[1]].shape.rank;
+  const int64_t given = sfi_attr_int(node, SF_ATTR_AXIS);
+  const int32_t axis = (int32_t)(given < 0 ? given + x->rank : given);
+  const sfi_view data = sfi_low_row(l, node->inputs[0]), index = sfi_low_row(l, node->inputs[1]);
+  sfi_view at = {.buffer = index.buffer, .offset = index.offset}, from = {.buffer = data.buffer, .offset = data.offset}, to = {0};
+  for (int32_t d = 0; d < shape->rank; d++) {
+    const bool of_ids = d >= axis && d < axis + ids;
+    if (of_ids)
+      at.stride[d] = index.stride[d - axis];
+    else
+      from.stride[d] = data.stride[d < axis ? d : d - ids + 1];
+  }
+  sfi_low_dense_strides(l, shape, to.stride);
+  const sfi_view *const views[] = {&at, &from, &to};
+  sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_MAP);
+  sfi_grouping grouping = {0};
+  sfi_low_group(l, shape, views, 3, 0, shape->rank, &grouping);
+  sfi_low_space(l, &kernel, shape, &grouping);
+  sfi_low_set_row(l, v, sfi_low_temp(l, v, shape, false), &grouping);
+  kernel.operand[0] = sfi_low_access(l, &kernel, shape, &l->values[v].row, &grouping);
+  kernel.operand[1] = sfi_low_access(l, &kernel, shape, &at, &grouping);
+  kernel.operand[2] = sfi_low_access(l, &kernel, shape, &from, &grouping);
+  kernel.operand[2].index = 1;
+  kernel.operand[2].index_extent = x->dims[axis].c[0];
+  kernel.operand[2].index_stride = data.stride[axis];
+  kernel.n_operands = 3;
+  sfi_low_load(&kernel.epilogue, 2);
+  sfi_low_tile(l, &kernel, kernel.rank);
+  sfi_low_push(l, &kernel);
 }

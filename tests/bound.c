@@ -44,7 +44,13 @@ static bool tensor_like(sfi_arena *arena, const sf_tensor *shape, sf_tensor *out
 static bool apply(const analysis *a, const sf_tensor *inputs, int32_t n_inputs, sf_tensor *out) {
   if (!tensor_like(a->arena, &a->value, out)) return false;
   sfi_node node = *a->call.node;
+  sfi_attr_value attrs[3];
   node.n_inputs = n_inputs;
+  if (node.op == SF_OP_PAD) { /* what is added has no error */
+    memcpy(attrs, node.attrs, sizeof attrs);
+    attrs[2].f = 0;
+    node.attrs = attrs;
+  }
   sfi_ref_kernel(&(sfi_ref_call){&node, inputs, out, a->call.static_mask});
   return true;
 }
@@ -105,7 +111,10 @@ static bool contraction(analysis *a) {
 static bool linear(analysis *a, bool rounds) {
   sf_tensor magnitudes[SFI_REF_OPERANDS_MAX], errors, sums;
   bool max = a->call.node->op == SF_OP_MAX_POOL || a->call.node->op == SF_OP_REDUCE_MAX;
-  if (!apply(a, a->e, a->call.node->n_inputs, &errors)) return false;
+  sf_tensor inputs[SFI_REF_OPERANDS_MAX];
+  memcpy(inputs, a->e, (size_t)a->call.node->n_inputs * sizeof *inputs);
+  if (a->call.node->op == SF_OP_GATHER) inputs[1] = a->x[1]; /* the same places */
+  if (!apply(a, inputs, a->call.node->n_inputs, &errors)) return false;
   if (rounds && (!map(a, &a->x[0], map_finite_abs, &a->e[0], &magnitudes[0]) || !apply(a, magnitudes, 1, &sums))) return false;
   for (int64_t i = 0; i < a->count; i++) {
     double e = of(&errors)[i];
@@ -314,6 +323,10 @@ static bool analyse(analysis *a) {
     return linear(a, false);
   default:
     break;
+  }
+  if (node->op == SF_OP_CAST) {
+    for (int64_t i = 0; i < a->count; i++) ((double *)a->error.data)[i] = a->rounding * fabs(of(&a->value)[i]);
+    return true;
   }
   uint32_t flags = sfi_op_of(node->op)->flags;
   if (flags & SF_OPF_SHAPE) return linear(a, false);

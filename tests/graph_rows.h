@@ -1,5 +1,5 @@
 /* Operations as rows of text: "x" shapes and attributes to a node, so that a test's table reads like its subject.
- * Operands: "[batch,784] [784,10]", each becomes an input.
+ * Operands: "[batch,784] i[10]", each becomes an input, of integers (i64) behind an i.
  * Attributes: "stride=[2,2] groups=1 eps=0.1". */
 #ifndef GRAPH_ROWS_H
 #define GRAPH_ROWS_H
@@ -32,8 +32,9 @@ static inline int32_t row_operands(sf_graph *graph, const char *text, sf_value *
   for (const char *c = text; *c && count < most;) {
     if (*c == '[') {
       int64_t dims[SF_MAX_RANK + 2];
+      const bool integers = c != text && c[-1] == 'i';
       int32_t rank = row_list(&c, dims, SF_MAX_RANK + 2);
-      out[count++] = sf_graph_input(graph, NULL, SF_F32, rank, dims);
+      out[count++] = sf_graph_input(graph, NULL, integers ? SF_I64 : SF_F32, rank, dims);
     } else {
       c++;
     }

@@ -39,18 +39,51 @@ static int64_t extent(interp *in, sfi_extent e) {
   return out;
 }
 
-/* Address of operand i at an index of `rank` dimensions, and its element. */
-static float *at(interp *in, int32_t i, const int64_t *index, int32_t rank) {
-  static float nowhere;
+/* Element `i` of a buffer as a number. */
+static double number(const interp *in, int32_t buffer, int64_t i) {
+  const float *base = in->base[buffer];
+  switch (in->plan->buffers[buffer].dtype) {
+  case SF_I64:
+    return (double)((const int64_t *)(const void *)base)[i];
+  case SF_I32:
+    return (double)((const int32_t *)(const void *)base)[i];
+  case SF_I8:
+    return (double)((const int8_t *)(const void *)base)[i];
+  case SF_U8:
+    return (double)((const uint8_t *)(const void *)base)[i];
+  default:
+    return (double)base[i];
+  }
+}
+
+/* Index of operand i's element, or -1 where it lies outside. */
+static int64_t place(interp *in, int32_t i, const int64_t *index, int32_t rank) {
   const sfi_access *access = &in->kernel->operand[i];
   int64_t address = poly(in, access->offset);
   for (int32_t d = 0; d < rank; d++) address += index[d] * poly(in, access->stride[d]);
-  if (address < 0 || (size_t)address >= in->counts[access->buffer] || !in->base[access->buffer]) {
-    fail(in, "operand reaches outside its buffer", i, address);
-    nowhere = NAN;
-    return &nowhere;
+  if (access->index) {
+    const int64_t from = place(in, access->index, index, rank);
+    int64_t id = from < 0 ? 0 : (int64_t)number(in, in->kernel->operand[access->index].buffer, from);
+    if (id < -access->index_extent || id >= access->index_extent) fail(in, "an index outside its extent", i, id);
+    address += (id < 0 ? id + access->index_extent : id) * poly(in, access->index_stride);
   }
-  return in->base[access->buffer] + address;
+  if (address >= 0 && (size_t)address < in->counts[access->buffer] && in->base[access->buffer]) return address;
+  fail(in, "operand reaches outside its buffer", i, address);
+  return -1;
+}
+
+/* Address of operand i at an index of `rank` dimensions, and its element. */
+static float *at(interp *in, int32_t i, const int64_t *index, int32_t rank) {
+  static float nowhere;
+  const int64_t address = place(in, i, index, rank);
+  if (address >= 0) return in->base[in->kernel->operand[i].buffer] + address;
+  nowhere = NAN;
+  return &nowhere;
+}
+
+static float load(interp *in, int32_t i, const int64_t *index, int32_t rank) {
+  const int64_t address = place(in, i, index, rank);
+  return address < 0 ? NAN : (float)number(in, in->kernel->operand[i].buffer, address);
 }
 
 static bool bounded(interp *in, int32_t operand, const int64_t *index) {
@@ -126,7 +159,7 @@ static float evaluate(interp *in, const sfi_expr *expr, const int64_t *index, in
       value[i] = arg;
       break;
     case SFI_STEP_LOAD:
-      value[i] = bounded(in, step->operand, index) ? *at(in, step->operand, index, rank) : 0;
+      value[i] = bounded(in, step->operand, index) ? load(in, step->operand, index, rank) : 0;
       break;
     case SFI_STEP_CONST:
       value[i] = step->value;
@@ -296,7 +329,8 @@ static void run_node(interp *in) {
   const sf_graph *graph = in->plan->graph;
   sf_tensor tensors[SFI_OPERANDS_MAX] = {{0}};
   if (k->node == SF_NO_VALUE) {
-    memcpy(in->base[k->operand[0].buffer], in->base[k->operand[1].buffer], in->counts[k->operand[0].buffer] * sizeof(float));
+    memcpy(in->base[k->operand[0].buffer], in->base[k->operand[1].buffer],
+           in->counts[k->operand[0].buffer] * sizeof(float)); /* an output, f32 */
     return;
   }
   for (int32_t i = 0; i < k->n_operands; i++) {
@@ -338,7 +372,7 @@ bool sf_interpret(const sfi_plan *plan, int64_t symbol, const sf_tensor *inputs,
   memset(arena, 0xff, bytes + 64); /* NaN */
   for (size_t b = 0; b < plan->n_buffers && !in.failed; b++) {
     if (!sfi_buffer_bytes(&plan->buffers[b], symbol, &bytes)) fail(&in, "a buffer has no size", (int64_t)b, 0);
-    in.counts[b] = bytes / sizeof(float);
+    in.counts[b] = bytes / sfi_dtype_of(plan->buffers[b].dtype)->bytes;
     in.base[b] = buffer_base(&in, b, arena, offsets, inputs, outputs);
   }
   for (size_t k = 0; k < plan->n_kernels && !in.failed; k++) {

@@ -1,5 +1,6 @@
 /* Random graphs: a list of values grows by one random operation at a time, on operands that fit by construction. */
 #include "random_graph.h"
+#include "run_limits.h"
 #include "random_weight.h"
 
 #include <float.h>
@@ -418,9 +419,27 @@ int64_t sf_tensor_count(const sf_tensor *tensor) {
 
 static void make_tensor(const sf_graph *graph, sf_value v, sf_dtype dtype, int64_t symbol, sf_tensor *out) {
   const sfi_shape *shape = &graph->nodes[v].shape;
-  *out = (sf_tensor){.dtype = dtype, .rank = shape->rank};
+  const sf_dtype own = graph->nodes[v].dtype;
+  *out = (sf_tensor){.dtype = own == SF_F32 ? dtype : own, .rank = shape->rank};
   for (int32_t d = 0; d < shape->rank; d++) sfi_poly_eval(shape->dims[d], symbol, &out->dims[d]);
-  out->data = calloc((size_t)sf_tensor_count(out) + 1, sfi_dtype_of(dtype)->bytes);
+  out->data = calloc((size_t)sf_tensor_count(out) + 1, sfi_dtype_of(out->dtype)->bytes);
+}
+
+/* Integers that every operation takes which uses them as indices, else of a byte without sign. */
+static void fill_integers(const sf_graph *graph, sf_value v, sf_random *random, sf_tensor *t) {
+  int64_t least = 0, most = 127;
+  for (size_t i = 0; i < graph->n_nodes; i++)
+    for (int32_t k = 0; k < graph->nodes[i].n_inputs; k++) {
+      sfi_index_limits limits;
+      if (!sfi_index_limits_of(graph, &graph->nodes[i], k, &limits) || limits.leaf != v) continue;
+      least = t->dtype == SF_U8 ? 0 : limits.least;
+      most = sfi_min(most, limits.most);
+    }
+  const size_t bytes = sfi_dtype_of(t->dtype)->bytes;
+  for (int64_t k = 0; k < sf_tensor_count(t); k++) {
+    int64_t value = least + sf_random_below(random, (int32_t)(most - least + 1));
+    memcpy((char *)t->data + (size_t)k * bytes, &value, bytes); /* little-endian: the low bytes come first */
+  }
 }
 
 void sf_random_tensors_make(const sf_graph *graph, uint64_t seed, bool special, sf_dtype dtype, int64_t symbol,
@@ -433,7 +452,8 @@ void sf_random_tensors_make(const sf_graph *graph, uint64_t seed, bool special, 
   for (int32_t i = 0; i < out->n_inputs; i++) {
     sf_tensor *t = &out->inputs[i];
     make_tensor(graph, sf_graph_input_value(graph, i), dtype, symbol, t);
-    for (int64_t k = 0; k < sf_tensor_count(t); k++) {
+    if (t->dtype != dtype) fill_integers(graph, sf_graph_input_value(graph, i), &random, t);
+    for (int64_t k = 0; t->dtype == dtype && k < sf_tensor_count(t); k++) {
       float value = number(&random, special);
       if (dtype == SF_F64)
         ((double *)t->data)[k] = value;

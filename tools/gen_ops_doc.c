@@ -6,8 +6,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLAG_0 = 0, FLAG_LEAF = 1, FLAG_ELEMENTWISE = 2, FLAG_SHAPE = 4 };
-enum { SF_DTYPEF_COMPUTE = 1, SF_DTYPEF_FLOAT = 2 };
+/* Sections; an operation's element types are in its text. */
+enum {
+  FLAG_0,
+  FLAG_INDEXED = 0,
+  FLAG_LEAF,
+  FLAG_ELEMENTWISE,
+  FLAG_SHAPE,
+  FLAG_SHAPE_INDEXED = FLAG_SHAPE,
+  FLAG_SHAPE_ANY = FLAG_SHAPE
+};
+enum { SF_DTYPEF_COMPUTE = 1, SF_DTYPEF_FLOAT = 2, SF_DTYPEF_INTEGER = 4 };
 
 typedef struct op_row {
   const char *text, *doc;
@@ -83,11 +92,15 @@ static void put_attrs(FILE *out) {
 }
 
 static void put_dtypes(FILE *out) {
-  fprintf(out, "\n## Element types\n\nThose with which nothing computes yet may be stored and named.\n\n"
+  fprintf(out, "\n## Element types\n\nThose with which nothing computes yet may be stored and named. Integers are indices of "
+               "`gather`, numbers by "
+               "`cast`, and\nmoved by `reshape` and `transpose`; no output is of their types.\n\n"
                "| type | bytes | in safetensors | computed with |\n|---|---|---|---|\n");
   for (size_t i = 0; i < COUNT(dtypes); i++) {
     fprintf(out, "| `%s` | %d | `%s` | %s |\n", dtypes[i].text, dtypes[i].bytes, dtypes[i].stored,
-            dtypes[i].flags & SF_DTYPEF_COMPUTE ? "yes" : "not yet");
+            dtypes[i].flags & SF_DTYPEF_COMPUTE   ? "yes"
+            : dtypes[i].flags & SF_DTYPEF_INTEGER ? "as indices"
+                                                  : "not yet");
   }
 }
 
@@ -97,7 +110,7 @@ static void put_all(FILE *out) {
                "edit those,\n"
                "then write its output here; a test compares. How lines are written is in [text-form.md](text-form.md).\n");
   put_ops(out, "Leaves", FLAG_LEAF);
-  put_ops(out, "Products, normalisations, windows, reductions", FLAG_0);
+  put_ops(out, "Products, normalisations, windows, reductions, conversions", FLAG_0);
   put_ops(out, "Elementwise", FLAG_ELEMENTWISE);
   put_ops(out, "Moving elements", FLAG_SHAPE);
   put_attrs(out);

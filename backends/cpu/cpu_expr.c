@@ -8,14 +8,6 @@ LLVMValueRef sfi_access_index(sfi_emission *e, const sfi_access *access, const s
   return v;
 }
 
-/* Addresses of the lanes of a strided access. */
-static LLVMValueRef lane_pointers(sfi_emission *e, const sfi_point *point, LLVMValueRef base, LLVMValueRef first, sfi_poly stride) {
-  LLVMValueRef lane = point->lane_index ? point->lane_index : sfi_iota(e);
-  LLVMValueRef offsets = LLVMBuildMul(e->builder, lane, sfi_splat(e, sfi_poly_value(e, stride)), "");
-  LLVMValueRef index = LLVMBuildAdd(e->builder, offsets, sfi_splat(e, first), "");
-  return LLVMBuildGEP2(e->builder, e->f32, base, &index, 1, "");
-}
-
 static LLVMTypeRef lanes_of(sfi_emission *e, LLVMTypeRef scalar) {
   return LLVMVectorType(scalar, (unsigned)e->lanes);
 }
@@ -49,27 +41,96 @@ static LLVMValueRef bound_mask(sfi_emission *e, int32_t operand, const sfi_point
   return mask;
 }
 
-LLVMValueRef sfi_operand_load(sfi_emission *e, int32_t operand, const sfi_point *point) {
+/* Addresses of elements of `type` at first + i * stride, i the point's lanes, and `more` for each lane where it is not NULL. */
+static LLVMValueRef lane_pointers(sfi_emission *e, const sfi_point *point, LLVMTypeRef type, LLVMValueRef base, LLVMValueRef first,
+                                  sfi_poly stride, LLVMValueRef more) {
+  LLVMValueRef lane = point->lane_index ? point->lane_index : sfi_iota(e);
+  LLVMValueRef offsets = LLVMBuildMul(e->builder, lane, sfi_splat(e, sfi_poly_value(e, stride)), "");
+  LLVMValueRef index = LLVMBuildAdd(e->builder, offsets, sfi_splat(e, first), "");
+  if (more) index = LLVMBuildAdd(e->builder, index, more, "");
+  return LLVMBuildGEP2(e->builder, type, base, &index, 1, "");
+}
+
+/* Elements of an operand as they are in memory: a vector of them, or one where the point is one or all lanes read the same (and
+ * `splat` is false). `more`: i64 added to each lane's address, or NULL. */
+static LLVMValueRef load_elements(sfi_emission *e, int32_t operand, const sfi_point *point, LLVMTypeRef type, LLVMValueRef first,
+                                  LLVMValueRef more, bool splat) {
   const sfi_access *access = &e->kernel->operand[operand];
-  if (operand && operand == point->given_operand) return point->given;
-  LLVMValueRef base = e->base[operand], first = sfi_access_index(e, access, point);
-  if (!point->vector) return sfi_load_scalar(e, e->f32, base, first);
+  const unsigned bytes = (unsigned)sfi_dtype_of(e->plan->buffers[access->buffer].dtype)->bytes;
+  LLVMValueRef base = e->base[operand], alignment = LLVMConstInt(e->i32, bytes, false);
+  if (!point->vector) return sfi_load_scalar(e, type, base, first);
+  LLVMTypeRef vector = lanes_of(e, type);
   sfi_poly stride = access->stride[point->vector_dim];
   LLVMValueRef bounds = bound_mask(e, operand, point);
-  if (sfi_is(stride, 0) && !bounds) return sfi_splat(e, sfi_load_scalar(e, e->f32, base, first));
-  if (point->compressed && sfi_is(stride, 1) && !bounds) {
-    LLVMTypeRef type = e->vec;
-    return sfi_intrinsic(e, "llvm.masked.expandload", &type, 1,
-                         (LLVMValueRef[]){sfi_at(e, e->f32, base, first), point->mask, LLVMConstNull(e->vec)}, 3);
+  if (sfi_is(stride, 0) && !bounds && !more) {
+    LLVMValueRef one = sfi_load_scalar(e, type, base, first);
+    return splat ? sfi_splat(e, one) : one;
+  }
+  if (point->compressed && sfi_is(stride, 1) && !bounds && !more) {
+    return sfi_intrinsic(e, "llvm.masked.expandload", &vector, 1,
+                         (LLVMValueRef[]){sfi_at(e, type, base, first), point->mask, LLVMConstNull(vector)}, 3);
   }
   LLVMValueRef mask = readable_whole(e, access) ? NULL : point->mask;
   if (bounds) mask = mask ? LLVMBuildAnd(e->builder, mask, bounds, "") : bounds;
-  if (sfi_is(stride, 1) && !point->lane_index) return sfi_load_vector(e, sfi_at(e, e->f32, base, first), mask);
-  LLVMTypeRef types[] = {e->vec, lanes_of(e, e->ptr)};
+  if (sfi_is(stride, 1) && !point->lane_index && !more) {
+    LLVMValueRef pointer = sfi_at(e, type, base, first);
+    LLVMTypeRef types[] = {vector, e->ptr};
+    if (type == e->f32) return sfi_load_vector(e, pointer, mask);
+    return sfi_intrinsic(e, "llvm.masked.load", types, 2,
+                         (LLVMValueRef[]){pointer, alignment, mask ? mask : all_lanes(e), LLVMConstNull(vector)}, 4);
+  }
+  LLVMTypeRef types[] = {vector, lanes_of(e, e->ptr)};
   return sfi_intrinsic(e, "llvm.masked.gather", types, 2,
-                       (LLVMValueRef[]){lane_pointers(e, point, base, first, stride), LLVMConstInt(e->i32, 4, false),
-                                        mask ? mask : all_lanes(e), LLVMConstNull(e->vec)},
+                       (LLVMValueRef[]){lane_pointers(e, point, type, base, first, stride, more), alignment,
+                                        mask ? mask : all_lanes(e), LLVMConstNull(vector)},
                        4);
+}
+
+static LLVMTypeRef element_type(sfi_emission *e, sf_dtype dtype) {
+  switch (dtype) {
+  case SF_I8:
+  case SF_U8:
+    return e->i8;
+  case SF_I32:
+    return e->i32;
+  case SF_I64:
+    return e->i64;
+  default:
+    return e->f32;
+  }
+}
+
+/* What an index adds to the address: i64, or a vector where its lanes differ. */
+static LLVMValueRef indexed(sfi_emission *e, const sfi_access *access, const sfi_point *point) {
+  const sfi_access *from = &e->kernel->operand[access->index];
+  const sf_dtype dtype = e->plan->buffers[from->buffer].dtype;
+  LLVMValueRef v = load_elements(e, access->index, point, element_type(e, dtype), sfi_access_index(e, from, point), NULL, false);
+  bool vector = LLVMGetTypeKind(LLVMTypeOf(v)) == LLVMVectorTypeKind;
+  LLVMTypeRef wide = vector ? lanes_of(e, e->i64) : e->i64;
+  v = dtype == SF_U8 ? LLVMBuildZExt(e->builder, v, wide, "") : LLVMBuildSExt(e->builder, v, wide, "");
+  LLVMValueRef extent = sfi_i64(e, access->index_extent), step = sfi_poly_value(e, access->index_stride);
+  if (vector) extent = sfi_splat(e, extent), step = sfi_splat(e, step);
+  LLVMValueRef below = LLVMBuildICmp(e->builder, LLVMIntSLT, v, LLVMConstNull(wide), "");
+  v = LLVMBuildSelect(e->builder, below, LLVMBuildAdd(e->builder, v, extent, ""), v, "");
+  return LLVMBuildMul(e->builder, v, step, "");
+}
+
+LLVMValueRef sfi_operand_load(sfi_emission *e, int32_t operand, const sfi_point *point) {
+  const sfi_access *access = &e->kernel->operand[operand];
+  if (operand && operand == point->given_operand) return point->given;
+  const sf_dtype dtype = e->plan->buffers[access->buffer].dtype;
+  LLVMValueRef first = sfi_access_index(e, access, point), more = NULL;
+  if (access->index) {
+    LLVMValueRef by = indexed(e, access, point);
+    if (LLVMGetTypeKind(LLVMTypeOf(by)) == LLVMVectorTypeKind)
+      more = by;
+    else
+      first = sfi_addi(e, first, by);
+  }
+  LLVMValueRef v = load_elements(e, operand, point, element_type(e, dtype), first, more, true);
+  if (dtype == SF_F32) return v;
+  LLVMTypeRef type = point->vector ? e->vec : e->f32;
+  return dtype == SF_U8 ? LLVMBuildUIToFP(e->builder, v, type, "") : LLVMBuildSIToFP(e->builder, v, type, "");
 }
 
 LLVMValueRef sfi_expr_value(sfi_emission *e, const sfi_expr *expr, const sfi_point *point, LLVMValueRef arg) {
@@ -131,7 +192,7 @@ void sfi_point_store(sfi_emission *e, const sfi_point *point, LLVMValueRef value
   }
   LLVMTypeRef types[] = {e->vec, lanes_of(e, e->ptr)};
   sfi_intrinsic(e, "llvm.masked.scatter", types, 2,
-                (LLVMValueRef[]){value, lane_pointers(e, point, base, first, stride), LLVMConstInt(e->i32, 4, false),
+                (LLVMValueRef[]){value, lane_pointers(e, point, e->f32, base, first, stride, NULL), LLVMConstInt(e->i32, 4, false),
                                  mask ? mask : all_lanes(e)},
                 4);
 }

@@ -78,3 +78,8 @@ void sfi_ref_broadcast(const sfi_ref_call *call) {
     sfi_ref_next(out->rank, out->dims, index, operands, strides, at);
   }
 }
+
+void sfi_ref_cast(const sfi_ref_call *call) {
+  int64_t n = sfi_ref_numel(call->output);
+  for (int64_t i = 0; i < n; i++) sfi_ref_store(call->output, i, sfi_ref_load(&call->inputs[0], i));
+}

@@ -34,7 +34,13 @@ enum {
 /* ---- elements ----------------------------------------------------------------------------------------------------- */
 
 /* Element types the kernels can read and write, in one line each: X(id, storage, to double, from double). */
-#define SFI_REF_DTYPES(X) X(F32, float, (double), (float)) X(F64, double, (double), (double))
+#define SFI_REF_DTYPES(X)                                                                                                          \
+  X(F32, float, (double), (float))                                                                                                 \
+  X(F64, double, (double), (double))                                                                                               \
+  X(I8, int8_t, (double), (int8_t))                                                                                                \
+  X(U8, uint8_t, (double), (uint8_t))                                                                                              \
+  X(I32, int32_t, (double), (int32_t))                                                                                             \
+  X(I64, int64_t, (double), (int64_t))
 
 static inline double sfi_ref_load(const sf_tensor *t, int64_t i) {
   switch (t->dtype) {

@@ -60,8 +60,8 @@ static sf_status run_node(const sf_graph *graph, const sf_allocator *allocator, 
     if (operand->is_static) call.static_mask |= UINT32_C(1) << i;
     out->is_static = out->is_static && operand->is_static;
   }
-  size_t bytes = (size_t)count * sfi_dtype_of(precision)->bytes;
-  out->tensor.dtype = precision;
+  out->tensor.dtype = node->dtype == SF_F32 ? precision : node->dtype;
+  size_t bytes = (size_t)count * sfi_dtype_of(out->tensor.dtype)->bytes;
   if (!(out->tensor.data = sfi_alloc(allocator, bytes))) return sfi_fail_memory(diag);
   out->bytes = bytes;
   out->owned = true;

@@ -535,6 +535,15 @@ static void build_everything(sf_graph *g) {
   flat = sf_graph_op(g, SF_OP_SLICE, 1, &flat, 2,
                      (const sf_attr[]){{.id = SF_ATTR_STARTS, .count = 2, .ints = (const int64_t[]){0, 4}},
                                        {.id = SF_ATTR_ENDS, .count = 2, .ints = (const int64_t[]){INT64_MAX, 20}}});
+  flat = sf_graph_op(g, SF_OP_PAD, 1, &flat, 2,
+                     (const sf_attr[]){{.id = SF_ATTR_BEFORE, .count = 2, .ints = two_three},
+                                       {.id = SF_ATTR_AFTER, .count = 2, .ints = two_three}});
+  sf_value ids = sf_graph_input(g, "ids", SF_I64, 1, two_three);
+  sf_value picked = sf_graph_op(g, SF_OP_GATHER, 2, (const sf_value[]){flat, ids}, 1, &(const sf_attr){.id = SF_ATTR_AXIS, .i = 1});
+  sf_graph_output(g, NULL, sf_binary(g, SF_OP_ADD, picked, sf_unary(g, SF_OP_CAST, ids)));
+  const sf_attr wide = {.id = SF_ATTR_SHAPE, .count = 1, .ints = (const int64_t[]){3}};
+  sf_graph_output(g, NULL,
+                  sf_graph_op(g, SF_OP_EXPAND, 1, (const sf_value[]){sf_reshape(g, two, 1, (const int64_t[]){1})}, 1, &wide));
   flat = sf_matmul(g, flat, sf_transpose(g, flat, 2, (const int64_t[]){1, 0}), false, false);
   flat = sf_unary(g, SF_OP_LAYER_NORM, sf_softmax(g, flat, -1));
   const sf_attr axes = {.id = SF_ATTR_AXES, .count = 1, .ints = (const int64_t[]){1}};

@@ -99,6 +99,15 @@ static const shape_row shapes[] = {
     {SF_OP_SLICE, "[10]", "starts=[0] ends=[10] steps=[" END "]", "[1]"},
     {SF_OP_SLICE, "[batch,10]", "starts=[0,1] ends=[" END ",3]", "[batch,2]"},
     {SF_OP_SLICE, "[]", "starts=[] ends=[]", "[]"},
+    {SF_OP_SLICE, "[batch,10]", "starts=[0,0] ends=[1,10]", "[1,10]"},
+    {SF_OP_SLICE, "[batch,10]", "starts=[-1,0] ends=[" END ",10]", "[1,10]"},
+    {SF_OP_SLICE, "[512,10]", "starts=[0,0] ends=[0,3] symbolic=[0]", "[batch,3]"},
+    {SF_OP_CAST, "i[batch,3]", "", "[batch,3]"},
+    {SF_OP_GATHER, "[30,8] i[batch]", "axis=0", "[batch,8]"},
+    {SF_OP_GATHER, "[2,30,8] i[5,batch]", "axis=1", "[2,5,batch,8]"},
+    {SF_OP_GATHER, "[batch,30] i[]", "axis=-1", "[batch]"},
+    {SF_OP_EXPAND, "[batch,1,3]", "shape=[0,4,3]", "[batch,4,3]"},
+    {SF_OP_PAD, "[batch,3]", "before=[0,1] after=[2,0]", "[batch+2,4]"},
     {SF_OP_REDUCE_SUM, "[2,3,4]", "axes=[1]", "[2,4]"},
     {SF_OP_REDUCE_SUM, "[2,3,4]", "axes=[-1,0] keepdims=1", "[1,3,1]"},
     {SF_OP_REDUCE_MEAN, "[batch,3]", "axes=[0]", "[3]"},
@@ -119,6 +128,7 @@ START_TEST(test_shapes) {
   sfi_text_deinit(&text);
   ck_assert_int_eq(graph->nodes[value].dtype, SF_F32);
   sf_graph_output(graph, NULL, value);
+  if (strstr(row->attrs, "symbolic=")) sf_graph_input(graph, NULL, SF_F32, 1, (const int64_t[]){SF_DIM_SYMBOLIC});
   sfi_diag diag = {0};
   sfi_graph_verify(graph, &diag);
   ck_assert_str_eq(diag.error.message, "");
@@ -129,6 +139,7 @@ END_TEST
 /* A shape with the symbolic dimension is the shape for each number in its place. */
 START_TEST(test_symbolic_shapes_hold_at_points) {
   const shape_row *row = &shapes[_i];
+  if (strstr(row->attrs, "symbolic=")) return; /* no symbol without a symbolic input */
   for (int64_t s = 1; s <= 7; s += 3) {
     char operands[128] = "";
     for (const char *c = row->operands; *c;) {
@@ -325,11 +336,33 @@ static const refusal_row refusals[] = {
     {SF_OP_SLICE, "[4]", "starts=[0] ends=[4] steps=[0]", BAD, "slice: a step of 0 (operands [4])"},
     {SF_OP_SLICE, "[4]", "starts=[0] ends=[4] steps=[-1]", BAD, "slice: a step of -1 (operands [4])"},
     {SF_OP_SLICE, "[batch]", "starts=[1] ends=[" END "]", UNSUPPORTED,
-     "slice: a part of dimension 0, which is symbolic (operands [batch])"},
-    {SF_OP_SLICE, "[batch]", "starts=[0] ends=[3]", UNSUPPORTED,
-     "slice: a part of dimension 0, which is symbolic (operands [batch])"},
+     "slice: this part of dimension 0, which is symbolic: all of it, or a number of indices from one side (operands [batch])"},
+    {SF_OP_SLICE, "[batch]", "starts=[0] ends=[-1]", UNSUPPORTED,
+     "slice: this part of dimension 0, which is symbolic: all of it, or a number of indices from one side (operands [batch])"},
     {SF_OP_SLICE, "[batch]", "starts=[0] ends=[" END "] steps=[2]", UNSUPPORTED,
-     "slice: a part of dimension 0, which is symbolic (operands [batch])"},
+     "slice: this part of dimension 0, which is symbolic: all of it, or a number of indices from one side (operands [batch])"},
+    {SF_OP_SLICE, "[4,batch]", "starts=[0,0] ends=[4,4] symbolic=[1]", BAD,
+     "slice: attribute 'symbolic' names 1, no dimension of a constant extent (operands [4,batch])"},
+    {SF_OP_SLICE, "[4]", "starts=[0] ends=[4] symbolic=[1]", BAD,
+     "slice: attribute 'symbolic' names 1, no dimension of a constant extent (operands [4])"},
+    {SF_OP_SLICE, "[4]", "starts=[0] ends=[4] steps=[2] symbolic=[0]", UNSUPPORTED,
+     "slice: a step of 2 in a symbolic slice (operands [4])"},
+    /* gather, cast, expand, pad */
+    {SF_OP_GATHER, "[4,5] i[2]", "axis=2", BAD, "gather: axis 2 is outside rank 2 (operands [4,5], [2])"},
+    {SF_OP_GATHER, "[4,5] [2]", "axis=0", BAD, "gather: operand 2 is f32, not of an integer type (operands [4,5], [2])"},
+    {SF_OP_GATHER, "i[4,5] i[2]", "axis=0", UNSUPPORTED, "gather: operand 1 is i64: integers are cast first (operands [4,5], [2])"},
+    {SF_OP_GATHER, "[batch,5] i[2]", "axis=0", UNSUPPORTED,
+     "gather: along dimension 0, which is symbolic (operands [batch,5], [2])"},
+    {SF_OP_GATHER, "[4,5,6,7] i[2,3,4,5]", "axis=0", UNSUPPORTED,
+     "gather: a result of more than 6 dimensions (operands [4,5,6,7], [2,3,4,5])"},
+    {SF_OP_CAST, "[4]", "", BAD, "cast: operand 1 is f32, not of an integer type (operands [4])"},
+    {SF_OP_RELU, "i[4]", "", UNSUPPORTED, "relu: operand 1 is i64: integers are cast first (operands [4])"},
+    {SF_OP_EXPAND, "[4,1]", "shape=[3,2]", BAD, "expand: attribute 'shape' does not expand extents of 1 (operands [4,1])"},
+    {SF_OP_EXPAND, "[4,1]", "shape=[4]", BAD, "expand: attribute 'shape' does not expand extents of 1 (operands [4,1])"},
+    {SF_OP_EXPAND, "[batch]", "shape=[3]", BAD, "expand: attribute 'shape' does not expand extents of 1 (operands [batch])"},
+    {SF_OP_PAD, "[4]", "before=[1,2] after=[1]", BAD,
+     "pad: attributes 'before' and 'after' need one entry a dimension (operands [4])"},
+    {SF_OP_PAD, "[4]", "before=[1] after=[-1]", BAD, "pad: padding outside 0 to 2147483647 (operands [4])"},
     /* reductions */
     {SF_OP_REDUCE_SUM, "[2,3]", "axes=[2]", BAD, "reduce_sum: axis 2 is outside rank 2 (operands [2,3])"},
     {SF_OP_REDUCE_MEAN, "[2,3]", "axes=[]", BAD, "reduce_mean: attribute 'axes' is empty (operands [2,3])"},

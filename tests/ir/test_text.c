@@ -62,7 +62,9 @@ static void check_fixpoint(const sf_graph *graph) {
   char *second = print(again);
   ck_assert_str_eq(first, second);
   sfi_diag diag = {0};
-  if (again->n_outputs) ck_assert_int_eq(sfi_graph_verify(again, &diag), SF_OK);
+  sfi_diag first_diag = {0};
+  ck_assert_int_eq(sfi_graph_verify(again, &diag), sfi_graph_verify(graph, &first_diag));
+  ck_assert_str_eq(diag.error.message, first_diag.error.message);
   ck_assert_uint_eq(graph->n_nodes, again->n_nodes);
   for (size_t i = 0; i < graph->n_nodes; i++) {
     const sfi_node *a = &graph->nodes[i], *b = &again->nodes[i];
@@ -134,8 +136,9 @@ static bool try_value(sf_graph *graph) {
   if (info->flags & SF_OPF_LEAF) {
     if (random_below(4)) return false;
     sfi_shape shape = random_shape(op == SF_OP_INPUT);
+    const sf_dtype dtype = op == SF_OP_INPUT && random_below(2) ? SF_I64 : SF_F32;
     random_data(data, SFI_COUNT(data));
-    value = sfi_graph_add_leaf(graph, op, random_name(), SF_F32, &shape, op == SF_OP_INPUT ? NULL : data, false, NULL);
+    value = sfi_graph_add_leaf(graph, op, random_name(), dtype, &shape, op == SF_OP_INPUT ? NULL : data, false, NULL);
   } else if (graph->n_nodes) {
     sf_value inputs[16];
     sf_attr attrs[8];

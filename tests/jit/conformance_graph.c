@@ -302,10 +302,14 @@ static int32_t read_operands(builder *b, const char *text, int head, sf_value *o
     int64_t dims[SF_MAX_RANK];
     int32_t rank = row_list(&text, dims, SF_MAX_RANK);
     bool is_x = kind == 'x';
-    out[count++] = is_x && !headed       ? heads[head].make(b, rank, dims)
-                   : is_x || kind == 'y' ? input(b, rank, dims)
-                   : kind == 'w'         ? weight(b, b->zeros, rank, dims)
-                                         : constant(b, rank, dims, kind == 'v');
+    sf_value v = is_x && !headed                      ? heads[head].make(b, rank, dims)
+                 : kind == 'i'                        ? sf_graph_input(b->graph, NULL, SF_I64, rank, dims)
+                 : kind == 'j'                        ? sf_graph_input(b->graph, NULL, SF_I32, rank, dims)
+                 : kind == 'u'                        ? sf_graph_input(b->graph, NULL, SF_U8, rank, dims)
+                 : is_x || kind == 'y' || kind == 's' ? input(b, rank, dims)
+                 : kind == 'w'                        ? weight(b, b->zeros, rank, dims)
+                                                      : constant(b, rank, dims, kind == 'v');
+    if (kind != 's') out[count++] = v;
     headed = headed || is_x;
     while (*text == ' ') text++;
   }

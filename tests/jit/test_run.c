@@ -215,6 +215,59 @@ START_TEST(wrong_tensors) {
 }
 END_TEST
 
+/* What shapes do not say is checked before anything runs: indices, and extents that parts of tensors ask for. */
+START_TEST(limits) {
+  static const char text[] = "symbol tokens\n"
+                             "%ids = input i64[2, tokens]\n"
+                             "%table = constant f32[4, 2] [0, 1, 2, 3, 4, 5, 6, 7]\n"
+                             "%places = constant f32[5, 2] [0, 10, 20, 30, 40, 50, 60, 70, 80, 90]\n"
+                             "%flat = reshape %ids shape=[-1]\n"
+                             "%rows = gather %table, %flat axis=0\n"
+                             "%x = reshape %rows shape=[2, -1, 2]\n"
+                             "%p = slice %places starts=[0, 0] ends=[0, 2] symbolic=[0]\n"
+                             "%y = add %x, %p\n"
+                             "%last = slice %y starts=[0, -2, 0] ends=[2, 9223372036854775807, 2]\n"
+                             "output %last\n";
+  static const struct {
+    int64_t tokens, ids[12];
+    const char *message;
+  } rows[] = {
+      {2, {0, 1, 2, 3}, NULL},
+      {3, {-4, -1, 0, 3, 3, 3}, NULL},
+      {5, {0}, NULL},
+      {6, {0}, "'tokens' is 6; this operation needs 5 at most"},
+      {1, {0}, "'tokens' is 1; this operation needs 2 at least"},
+      {2, {0, 1, 2, 4}, "input 0 'ids': index 4 is outside -4 to 3, which gather takes"},
+      {2, {-5, 1, 2, 3}, "input 0 'ids': index -5 is outside -4 to 3, which gather takes"},
+      {2, {INT64_MAX, 1, 2, 3}, "input 0 'ids': index 9223372036854775807 is outside -4 to 3, which gather takes"},
+  };
+  static const sf_isa isas[] = {SF_ISA_NATIVE, SF_ISA_REFERENCE};
+  for (size_t i = 0; i < SFI_COUNT(isas); i++) {
+    sf_context *context = context_like(1, NULL, NULL, isas[i]);
+    sf_graph *graph;
+    ck_assert_int_eq(sf_graph_parse(context, text, sizeof text - 1, "limits.sft", NULL, &graph), SF_OK);
+    sf_program *program = compile(context, graph);
+    for (size_t r = 0; r < SFI_COUNT(rows); r++) {
+      float y[8] = {-1};
+      const sf_tensor in = {(void *)rows[r].ids, SF_I64, 2, {2, rows[r].tokens}}, out = {y, SF_F32, 3, {2, 2, 2}};
+      sf_error error;
+      const sf_status status = sf_run(program, 1, &in, 1, &out);
+      sf_context_take_error(context, &error);
+      ck_assert_str_eq(error.message, rows[r].message ? rows[r].message : "");
+      ck_assert_int_eq(status, rows[r].message ? SF_STATUS_INVALID_ARGUMENT : SF_OK);
+      for (int k = 0; k < 8 && !rows[r].message; k++) {
+        const int64_t place = rows[r].tokens - 2 + k / 2 % 2, id = (rows[r].ids[k / 4 * rows[r].tokens + place] + 4) % 4;
+        ck_assert_float_eq(y[k], (float)(2 * id + k % 2 + 20 * place + 10 * (k % 2)));
+      }
+      if (rows[r].message) ck_assert_float_eq(y[0], -1);
+    }
+    sf_program_release(program);
+    sf_graph_release(graph);
+    sf_context_release(context);
+  }
+}
+END_TEST
+
 /* An input used twice is no overlap, and elements need no more than their own alignment. */
 START_TEST(odd_addresses) {
   sf_context *context = plain_context(2);
@@ -308,6 +361,7 @@ int main(void) {
   tcase_add_loop_test(cases, random_layers, 0, 24);
   tcase_add_test(cases, graph_is_released);
   tcase_add_test(cases, wrong_tensors);
+  tcase_add_test(cases, limits);
   tcase_add_test(cases, odd_addresses);
   tcase_add_test(cases, own_classes);
 #if defined(_OPENMP)

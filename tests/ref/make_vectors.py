@@ -19,6 +19,7 @@ import numpy as np
 
 S = 3
 NAN, INF = np.nan, np.inf
+DTYPES = {"float32": ("f32", "F32"), "float64": ("f64", "F64"), "int64": ("i64", "I64"), "int32": ("i32", "I32"), "uint8": ("u8", "U8"), "int8": ("i8", "I8")}
 FOLDER = pathlib.Path(__file__).resolve().parent / "vectors"
 np.seterr(all="ignore")
 warnings.simplefilter("ignore", RuntimeWarning)  # means of nothing are cases too
@@ -42,7 +43,7 @@ class Operation:
         return x
 
     def case(self, name, operands, expected, attrs="", static=(), symbolic=None):
-        """operands: fp32 arrays; static: indices of those that are weights; symbolic: {operand: dimensions of extent s}."""
+        """operands: fp32 or integer arrays; static: indices of those that are weights; symbolic: {operand: dimensions of extent s}."""
         names = []
         for i, x in enumerate(operands):
             leaf = f"{name}_{i}"
@@ -50,8 +51,9 @@ class Operation:
             dims = ", ".join("s" if d in free else str(n) for d, n in enumerate(x.shape))
             assert all(x.shape[d] == S for d in free)
             kind = f'weight "{leaf}"' if i in static else "input"
-            self.leaves.append(f"%{leaf} = {kind} f32[{dims}]")
-            self.tensors[leaf] = np.asarray(x, np.float32)
+            x = np.asarray(x) if np.asarray(x).dtype.kind in "iu" else np.asarray(x, np.float32)
+            self.leaves.append(f"%{leaf} = {kind} {DTYPES[x.dtype.name][0]}[{dims}]")
+            self.tensors[leaf] = x
             names.append(f"%{leaf}")
         self.lines.append(" ".join(f"%{name} = {self.op} {', '.join(names)} {attrs}".split()))
         self.outputs.append(f"output %{name}")
@@ -63,7 +65,7 @@ class Operation:
         header, data = {}, b""
         for name, x in self.tensors.items():
             raw = np.ascontiguousarray(x).astype(x.dtype.newbyteorder("<")).tobytes()
-            dtype = {"float32": "F32", "float64": "F64"}[x.dtype.name]
+            dtype = DTYPES[x.dtype.name][1]
             header[name] = {"dtype": dtype, "shape": list(x.shape), "data_offsets": [len(data), len(data) + len(raw)]}
             data += raw
         text = json.dumps(header, separators=(",", ":")).encode()
@@ -638,6 +640,11 @@ def slice_cases():
     add("rank_six", v(2, 3, 2, 3, 2, 3), [0, 1, 0, 0, 1, 0], [2, 3, 1, 3, 2, 3], [1, 1, 1, 2, 1, 2])
     add("symbolic", v(S, 6), [0, 1], [whole, 5], symbolic={0: (0,)})
     add("symbolic_steps", v(S, 6), [0, 1], [whole, 6], [1, 2], symbolic={0: (0,)})
+    add("symbolic_first", v(S, 6), [0, 1], [2, 6], symbolic={0: (0,)})
+    add("symbolic_last", v(4, S), [0, -2], [4, whole], symbolic={0: (1,)})
+    x = v(7, 5)
+    o.case("as_many", [x], x[:S, 1:4], "starts=[2,1] ends=[1,4] symbolic=[0]")
+    o.case("as_many_static", [x], x[:S, 1:4], "starts=[0,1] ends=[0,4] symbolic=[0]", static=(0,))
     o.write()
 
 
@@ -645,3 +652,81 @@ reshape_cases()
 transpose_cases()
 concat_cases()
 slice_cases()
+
+
+def gather_cases():
+    o = Operation("gather")
+
+    def add(case, x, ids, axis, static=(), symbolic=None, dtype=np.int64):
+        ids = np.asarray(ids, dtype)
+        o.case(case, [x, ids], np.take(wide(x)[0], ids.astype(np.int64), axis, mode="wrap"), f"axis={axis}", static, symbolic)
+
+    v = o.values
+    add("rows", v(9, 5, special=MARKS), [3, 0, 8, 3], 0)
+    add("static_rows", v(9, 5), [3, 0, 8], 0, static=(0,))
+    add("static_ids", v(9, 5), [3, 0, 8], 0, static=(1,))
+    add("negative", v(9, 5), [-1, -9, 2], 0)
+    add("columns", v(3, 70), np.arange(67)[::-1] % 70, 1)
+    add("middle", v(2, 5, 4), [[4, 0, 1], [2, 2, 3]], 1)
+    add("last", v(2, 3, 8), [[1], [7]], -1)
+    add("scalar", v(6, 3), 4, 0)
+    add("i32", v(6, 3), [5, 1], 0, dtype=np.int32)
+    add("u8", v(6, 3), [5, 1], 0, dtype=np.uint8)
+    add("i8", v(6, 3), [-6, 5], 0, dtype=np.int8)
+    add("none", v(6, 3), np.zeros((0,)), 0)
+    add("symbolic_ids", v(20, 7), o.random.integers(0, 20, (2, S)), 0, static=(0,), symbolic={1: (1,)})
+    add("symbolic_data", v(S, 6), [5, 0], 1, symbolic={0: (0,)})
+    o.write()
+
+
+def cast_cases():
+    o = Operation("cast")
+    for dtype in (np.int64, np.int32, np.int8, np.uint8):
+        low, high = (0, 200) if dtype == np.uint8 else (-100, 100)
+        x = o.random.integers(low, high, (3, 37)).astype(dtype)
+        o.case(np.dtype(dtype).name, [x], wide(x)[0])
+    x = np.array([2**31 - 1, -(2**31), 2**40 + 1, -(2**62), 0], np.int64)
+    o.case("large", [x], wide(x)[0])
+    x = o.random.integers(0, 9, (S, 5))
+    o.case("symbolic", [x], wide(x)[0], symbolic={0: (0,)})
+    o.write()
+
+
+def expand_cases():
+    o = Operation("expand")
+
+    def add(case, x, shape, symbolic=None):
+        to = [n or x.shape[d] for d, n in enumerate(shape)]
+        o.case(case, [x], np.broadcast_to(wide(x)[0], to), f"shape=[{','.join(map(str, shape))}]", symbolic=symbolic)
+
+    v = o.values
+    add("rows", v(1, 5, special=MARKS), [3, 0])
+    add("columns", v(4, 1), [0, 17])
+    add("both", v(1, 3, 1), [2, 3, 5])
+    add("same", v(2, 3), [2, 3])
+    add("scalar", v(), [])
+    add("symbolic", v(S, 1, 2), [0, 4, 0], symbolic={0: (0,)})
+    o.write()
+
+
+def pad_cases():
+    o = Operation("pad")
+
+    def add(case, x, before, after, value=0.0, symbolic=None):
+        expected = np.pad(wide(x)[0], list(zip(before, after)), constant_values=value)
+        text = f"before=[{','.join(map(str, before))}] after=[{','.join(map(str, after))}]" + (f" value={value}" if value else "")
+        o.case(case, [x], expected, text, symbolic=symbolic)
+
+    v = o.values
+    add("vector", v(5, special=MARKS), [2], [1])
+    add("image", v(1, 2, 5, 6), [0, 0, 1, 2], [0, 0, 3, 0], -2.5)
+    add("nothing", v(3, 4), [0, 0], [0, 0])
+    add("empty", v(0, 3), [1, 1], [1, 0], 0.5)
+    add("symbolic", v(S, 3), [1, 0], [2, 20], 1.5, symbolic={0: (0,)})
+    o.write()
+
+
+gather_cases()
+cast_cases()
+expand_cases()
+pad_cases()

@@ -1,0 +1,74 @@
+/* See run_limits.h. */
+#include "run_limits.h"
+
+/* Least symbol at which the extent is `wanted` or more. Extents do not fall with it. */
+static int64_t least_symbol(sfi_poly extent, int64_t wanted) {
+  int64_t low = 0, high = INT64_C(1) << 40, value;
+  while (low < high) {
+    const int64_t middle = low + (high - low) / 2;
+    if (sfi_poly_eval(extent, middle, &value) && value < wanted)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return low;
+}
+
+static void raise(sfi_symbol_limits *limits, int64_t least, sf_value node) {
+  if (least <= limits->least) return;
+  limits->least = least;
+  limits->at_least = node;
+}
+
+static void lower(sfi_symbol_limits *limits, int64_t most, sf_value node) {
+  if (most >= limits->most) return;
+  limits->most = most;
+  limits->at_most = node;
+}
+
+static void slice_limits(const sf_graph *graph, sf_value v, sfi_symbol_limits *limits) {
+  const sfi_node *node = &graph->nodes[v];
+  const sfi_shape *x = &graph->nodes[node->inputs[0]].shape;
+  for (int32_t d = 0; d < x->rank; d++) {
+    const int64_t start = sfi_attr_of(node, SF_ATTR_STARTS)->ints[d], end = sfi_attr_of(node, SF_ATTR_ENDS)->ints[d];
+    const bool is_const = sfi_is_const(x->dims[d]);
+    if (is_const && !sfi_is_const(node->shape.dims[d])) lower(limits, x->dims[d].c[0], v);
+    if (is_const || !sfi_is_const(node->shape.dims[d])) continue;
+    raise(limits, least_symbol(x->dims[d], start < 0 ? -start : end), v);
+  }
+}
+
+sfi_symbol_limits sfi_symbol_limits_of(const sf_graph *graph) {
+  sfi_symbol_limits limits = {0, INT64_MAX, SF_NO_VALUE, SF_NO_VALUE};
+  for (size_t v = 0; v < graph->n_nodes; v++) {
+    if (graph->nodes[v].op == SF_OP_SLICE) slice_limits(graph, (sf_value)v, &limits);
+  }
+  return limits;
+}
+
+bool sfi_index_limits_of(const sf_graph *graph, const sfi_node *node, int32_t k, sfi_index_limits *out) {
+  if (node->op != SF_OP_GATHER || k != 1) return false;
+  const sfi_shape *x = &graph->nodes[node->inputs[0]].shape;
+  const int64_t axis = sfi_attr_int(node, SF_ATTR_AXIS);
+  const int64_t extent = x->dims[axis < 0 ? axis + x->rank : axis].c[0];
+  *out = (sfi_index_limits){node->inputs[k], -extent, extent - 1};
+  while (graph->nodes[out->leaf].n_inputs > 0) out->leaf = graph->nodes[out->leaf].inputs[0]; /* only moved on the way */
+  return true;
+}
+
+bool sfi_within_count(sf_dtype dtype, const void *data, int64_t count, const sfi_index_limits *limits, int64_t *out_wrong) {
+  for (int64_t i = 0; i < count; i++) {
+    int64_t v = dtype == SF_I64   ? ((const int64_t *)data)[i]
+                : dtype == SF_I32 ? ((const int32_t *)data)[i]
+                : dtype == SF_I8  ? ((const int8_t *)data)[i]
+                                  : ((const uint8_t *)data)[i];
+    if (v >= limits->least && v <= limits->most) continue;
+    *out_wrong = v;
+    return false;
+  }
+  return true;
+}
+
+bool sfi_within(const sfi_node *leaf, const void *data, const sfi_index_limits *limits, int64_t *out_wrong) {
+  return sfi_within_count(leaf->dtype, data, (int64_t)(leaf->bytes / sfi_dtype_of(leaf->dtype)->bytes), limits, out_wrong);
+}
