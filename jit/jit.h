@@ -105,6 +105,23 @@ typedef struct sfi_weight_facts {
 const sfi_facts *sfi_weight_facts_get(void *user, const sfi_matrix *matrix, sfi_digest digest);
 sfi_digest sfi_weight_facts_digest(void *user, const sfi_matrix *matrix);
 
+/* One kernel alone, for timing: operands of ordinary numbers, and something to read between calls, so that weights lie where they do in the
+ * whole network. The zero value is empty. */
+typedef struct sfi_stage {
+  sf_context *context;
+  const sfi_plan *plan;
+  void *operand[SFI_OPERANDS_MAX]; /* NULL: packed */
+  size_t bytes[SFI_OPERANDS_MAX];  /* of those that are not another operand's as well */
+  uint8_t *sweep;                  /* NULL: all weights stay in the second cache */
+  size_t sweep_bytes;
+} sfi_stage;
+/* For runs at `symbols`. */
+sf_status sfi_stage_init(sfi_stage *stage, sf_context *context, const sfi_plan *plan, const sfi_kernel *kernel,
+                         const int64_t *symbols, int32_t n, sfi_diag *diag);
+void sfi_stage_deinit(sfi_stage *stage); /* after a failed init, too */
+/* Microseconds of one call on one thread: a mean over a few where they are short. */
+double sfi_stage_run(const sfi_stage *stage, const sfi_kernel *kernel, sf_kernel_fn fn, void *packed, int64_t symbol);
+
 /* Choice by timing: the judge of the choice pass, and what it did. */
 enum { SFI_MACHINE_SIZE = 384 };
 typedef struct sfi_tuning {

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SYMBOLS_MAX = 3, FINALISTS_MAX = 16, LINE = 64 };
+enum { SYMBOLS_MAX = 3, FINALISTS_MAX = 16 };
 
 typedef struct rules {
   double factor; /* finalists: priced within this factor of the cheapest */
@@ -20,7 +20,6 @@ static const double dense_factor = 8; /* the same of the cheapest dense one, whi
 static const double clear = 0.98;     /* a challenger must need less than this share of the favourite's time */
 static const double close = 1.04;     /* two this near to each other run on, up to three times the rounds */
 static const double hopeless = 1.6;   /* this far behind after a few rounds: out */
-static const double sample_us = 20;   /* shorter calls are repeated: a reading of the clock is some 30 ns */
 enum { ROUNDS_BEFORE_OUT = 3, ROUNDS_MORE = 3 };
 
 /* ---- the verdict --------------------------------------------------------------------------------------------------- */
@@ -110,100 +109,17 @@ typedef struct entrant {
 } entrant;
 
 typedef struct race {
-  const sfi_tuning *tuning;
   const sfi_plan *plan;
   rules rules;
   entrant entrants[FINALISTS_MAX];
   int32_t n;
   int64_t symbol[SYMBOLS_MAX];
   int32_t n_symbols;
-  void *operand[SFI_OPERANDS_MAX]; /* shared by all entrants; NULL: packed */
-  size_t bytes[SFI_OPERANDS_MAX];  /* of those that were allocated for that operand */
-  uint8_t *sweep; /* read between calls, so that the weight lies where it does in the whole network; NULL: it stays in L2 */
-  size_t sweep_bytes;
+  sfi_stage stage;
 } race;
 
-/* Around the weight of one kernel stand those of all: where they do not fit a cache together, a run finds none of them there. */
-static size_t sweep_of(const sfi_plan *plan) {
-  double weights = 0;
-  for (size_t k = 0; k < plan->n_kernels; k++) {
-    const sfi_facts *facts = plan->kernels[k].anchor == SFI_ANCHOR_CONTRACT ? plan->kernels[k].contract.facts : NULL;
-    if (!facts) continue;
-    const double dense = (double)facts->rows * (double)facts->columns * 4, sparse = (double)facts->nonzeros * 6;
-    weights += dense < sparse ? dense : sparse;
-  }
-  const sfi_target *target = plan->target;
-  if (weights > (double)target->l3_bytes * 0.8) return (size_t)target->l3_bytes * 2;
-  return weights > (double)target->l2_bytes * 0.5 ? (size_t)target->l2_bytes * 2 : 0;
-}
-
-static void touch(const void *memory, size_t bytes) {
-  const volatile uint8_t *at = memory;
-  for (size_t i = 0; i < bytes; i += LINE) (void)at[i];
-}
-
-/* Ordinary numbers for floats, zeros for everything else: an index of 0 is always one. */
-static void fill(void *memory, size_t bytes, sf_dtype dtype) {
-  uint32_t state = 12345;
-  memset(memory, 0, bytes);
-  for (size_t i = 0; dtype == SF_F32 && i < bytes / sizeof(float); i++) {
-    state = state * 1664525 + 1013904223;
-    ((float *)memory)[i] = (float)(int32_t)state * 0x1p-31f;
-  }
-}
-
-/* Memory for the operands at the largest symbol. */
-static bool furnish(race *r) {
-  const sf_allocator *allocator = &r->tuning->context->allocator;
-  const sfi_kernel *kernel = r->entrants[0].kernel;
-  for (int32_t o = 0; o < kernel->n_operands; o++) {
-    const sfi_buffer *buffer = &r->plan->buffers[kernel->operand[o].buffer];
-    if (buffer->kind == SFI_BUFFER_PACKED) continue;
-    for (int32_t p = 0; p < o && !r->operand[o]; p++)
-      if (kernel->operand[p].buffer == kernel->operand[o].buffer) r->operand[o] = r->operand[p];
-    if (r->operand[o]) continue;
-    size_t most = 0;
-    for (int32_t s = 0; s < r->n_symbols; s++) {
-      size_t bytes;
-      if (!sfi_buffer_bytes(buffer, r->symbol[s], &bytes)) return false;
-      if (bytes > most) most = bytes;
-    }
-    if (!(r->operand[o] = sfi_alloc(allocator, most + LINE))) return false;
-    r->bytes[o] = most + LINE;
-    fill(r->operand[o], most + LINE, buffer->dtype);
-  }
-  r->sweep_bytes = sweep_of(r->plan);
-  if (r->sweep_bytes && !(r->sweep = sfi_calloc(allocator, 1, r->sweep_bytes))) return false;
-  if (r->sweep) memset(r->sweep, 1, r->sweep_bytes); /* pages of its own */
-  return true;
-}
-
-static void clear_away(race *r) {
-  const sf_allocator *allocator = &r->tuning->context->allocator;
-  for (int32_t o = 0; o < SFI_OPERANDS_MAX; o++)
-    if (r->bytes[o]) sfi_free(allocator, r->operand[o], r->bytes[o]);
-  sfi_free(allocator, r->sweep, r->sweep_bytes);
-}
-
-/* Microseconds of one call on one thread. */
-static double run_once(const race *r, const entrant *e, int64_t symbol) {
-  void *operands[SFI_OPERANDS_MAX];
-  for (int32_t o = 0; o < e->kernel->n_operands; o++) operands[o] = r->operand[o] ? r->operand[o] : e->packed;
-  const sf_kernel_args args = {operands, symbol};
-  const int64_t tiles = sfi_kernel_tiles(e->kernel, symbol);
-  if (r->sweep) {
-    touch(r->sweep, r->sweep_bytes);
-    for (int32_t o = 0; o < e->kernel->n_operands; o++)
-      touch(r->operand[o], r->bytes[o]); /* the kernel before this one left them */
-  }
-  const int64_t begin = sfi_now_ns();
-  int64_t now, calls = 0;
-  do {
-    e->fn(&args, 0, tiles);
-    calls++;
-    now = sfi_now_ns();
-  } while (!r->sweep && (double)(now - begin) < sample_us * 1e3);
-  return (double)(now - begin) * 1e-3 / (double)calls;
+static double run_once(const race *r, const entrant *e, int32_t s) {
+  return sfi_stage_run(&r->stage, e->kernel, e->fn, e->packed, r->symbol[s]);
 }
 
 static double best_of(const race *r, int32_t s, const entrant *but) {
@@ -223,13 +139,13 @@ static bool is_close(const race *r, int32_t s) {
 static void run_at(race *r, int32_t s) {
   for (int32_t i = 0; i < r->n; i++) {
     r->entrants[i].us[s] = INFINITY;
-    run_once(r, &r->entrants[i], r->symbol[s]); /* pages and branches */
+    run_once(r, &r->entrants[i], s); /* pages and branches */
   }
   for (int32_t round = 0; round < r->rules.rounds || (round < r->rules.rounds * ROUNDS_MORE && is_close(r, s)); round++)
     for (int32_t k = 0; k < r->n; k++) {
       entrant *e = &r->entrants[(round + k) % r->n];
       if (round >= ROUNDS_BEFORE_OUT && e->us[s] > best_of(r, s, NULL) * hopeless) continue;
-      const double us = run_once(r, e, r->symbol[s]);
+      const double us = run_once(r, e, s);
       if (us < e->us[s]) e->us[s] = us;
     }
   const double best = best_of(r, s, NULL);
@@ -301,7 +217,9 @@ static sf_status run_race(sfi_tuning *t, race *r, const sfi_kernel **out_winner)
   sfi_units_init(&units, t->context, &settings);
   choose_symbols(r);
   sf_status status = obtain(t, r, &units);
-  if (status == SF_OK && !furnish(r)) status = sfi_fail_memory(t->diag);
+  if (status == SF_OK) {
+    status = sfi_stage_init(&r->stage, t->context, r->plan, r->entrants[0].kernel, r->symbol, r->n_symbols, t->diag);
+  }
   if (status == SF_OK) {
     for (int32_t s = 0; s < r->n_symbols; s++) run_at(r, s);
     for (int32_t i = 0; i < r->n; i++) r->entrants[i].kernel->measured_us = r->entrants[i].us[0];
@@ -310,7 +228,7 @@ static sf_status run_race(sfi_tuning *t, race *r, const sfi_kernel **out_winner)
     sfi_log(t->context, SF_LOG_INFO, "%s: %s by timing, %.3g us", (*out_winner)->name, (*out_winner)->emitter->name,
             (*out_winner)->measured_us);
   }
-  clear_away(r);
+  sfi_stage_deinit(&r->stage);
   sfi_units_deinit(&units);
   return status;
 }
@@ -326,7 +244,7 @@ sf_status sfi_tuning_judge(void *user, const sfi_plan *plan, sfi_kernel *candida
   sfi_tuning *t = user;
   char reason[160] = "";
   record r;
-  race contest = {.tuning = t, .plan = plan, .rules = t->settings->tune == SF_TUNE_FULL ? full : fast};
+  race contest = {.plan = plan, .rules = t->settings->tune == SF_TUNE_FULL ? full : fast};
   const sfi_kernel *winner = candidates;
   sf_status status = SF_OK;
   *out_winner = 0;
