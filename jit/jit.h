@@ -122,6 +122,10 @@ void sfi_stage_deinit(sfi_stage *stage); /* after a failed init, too */
 /* Microseconds of one call on one thread: a mean over a few where they are short. */
 double sfi_stage_run(const sfi_stage *stage, const sfi_kernel *kernel, sf_kernel_fn fn, void *packed, int64_t symbol);
 
+/* The least of a few runs on a stage of its own. */
+sf_status sfi_stage_measure(sf_context *context, const sfi_plan *plan, const sfi_kernel *kernel, sf_kernel_fn fn, void *packed,
+                            int64_t symbol, sfi_diag *diag, double *out_us);
+
 /* Choice by timing: the judge of the choice pass, and what it did. */
 enum { SFI_MACHINE_SIZE = 384 };
 typedef struct sfi_tuning {
@@ -258,6 +262,29 @@ struct sf_program {
 sf_status sfi_program_build(sfi_pipeline *pipeline, sfi_units *units, sfi_diag *diag, sf_program **out_program);
 sf_status sfi_slots_create(sf_program *program, sfi_diag *diag);
 void sfi_slots_destroy(sf_program *program);
+
+/* The least time of a linked kernel at `symbol` on `threads`, by each limit of the target alone, and what its operands take. */
+void sfi_kernel_floors(const sfi_class *class, const sfi_kernel *kernel, int64_t symbol, int32_t threads,
+                       double out_us[SF_BOUND_MEMORY + 1], double *out_bytes);
+sf_bound sfi_largest_floor(const double us[SF_BOUND_MEMORY + 1]);
+
+/* ---- explanation -------------------------------------------------------------------------------------------------- */
+
+/* What explanations say of one kernel's time: on one thread, where the class is priced. */
+typedef struct sfi_kernel_times {
+  int64_t symbol;
+  double predicted_us, measured_us; /* 0: not known */
+  double floors_us[SF_BOUND_MEMORY + 1];
+  sf_bound bound;
+} sfi_kernel_times;
+/* measure: time the kernel now. */
+sf_status sfi_kernel_times_of(const sf_program *program, const sfi_class *class, size_t kernel, bool measure, sfi_diag *diag,
+                              sfi_kernel_times *out_times);
+/* "compiled", "packed now", "from disk", "from memory". */
+const char *sfi_origin_text(sfi_origin origin, bool code);
+/* sf_program_explain as JSON. */
+sf_status sfi_explain_json(const sf_program *program, bool measure, sfi_diag *diag, sfi_text *out);
+extern const char *const sfi_bound_names[SF_BOUND_MEMORY + 1];
 
 /* One kernel ready to run: addresses resolved, cut into chunks. */
 typedef struct sfi_launch {

@@ -3,6 +3,8 @@
  * point, each nonzero of a weight as one multiplication and one addition. */
 #include "jit.h"
 
+#include <math.h>
+
 /* 0 for what cannot be counted; sf_run refuses such extents. */
 static double extent_of(sfi_extent e, int64_t symbol) {
   int64_t n;
@@ -104,11 +106,6 @@ static double run_bytes(const sfi_class *class, int64_t symbol) {
   return sum;
 }
 
-/* Of one thread from the first cache: as many vectors are loaded a cycle as are multiplied and added, 4 bytes for 2 operations. */
-static double l1_gbps(const sfi_target *target) {
-  return 2 * target->peak_gflops;
-}
-
 /* Where `bytes` lie that are touched again after as many. */
 static sf_bound level_of(const sfi_target *target, double bytes, int32_t threads) {
   if (bytes <= (double)target->l1_bytes * threads) return SF_BOUND_L1;
@@ -116,26 +113,52 @@ static sf_bound level_of(const sfi_target *target, double bytes, int32_t threads
   return bytes <= (double)target->l3_bytes ? SF_BOUND_L3 : SF_BOUND_MEMORY;
 }
 
-static void find_bound(const sfi_class *class, const sfi_kernel *kernel, int64_t symbol, int32_t threads, sf_kernel_info *info) {
+/* Columns of W that register tiles of as many rows as the kernel's touch, over all tiles, at least. */
+static double touched_columns(const sfi_kernel *kernel) {
+  const sfi_facts *f = kernel->contract.facts;
+  const double tile = kernel->tile.rows > 1 ? kernel->tile.rows : 1, nonzeros = (double)f->nonzeros;
+  if (kernel->emitter->dense) return ceil((double)kernel->contract.rows / tile) * (double)f->columns;
+  const double four = (double)f->panel_columns[SFI_PANEL4], eight = (double)f->panel_columns[SFI_PANEL8];
+  if (tile < 4) return fmax(four, nonzeros / tile);
+  return tile < 8 ? fmax(eight, four * 4 / tile) : eight * 8 / tile;
+}
+
+/* What load slots move for a contraction, at least: rows of X once for each register tile that touches them, W once for each V vectors of
+ * columns. 0: nothing is known. */
+static double loaded_bytes(const sfi_plan *plan, const sfi_loaded *loaded, const sfi_kernel *kernel, int64_t symbol) {
+  const double rows = (double)kernel->contract.rows, vector = plan->target->lanes * 4.0;
+  if (kernel->anchor != SFI_ANCHOR_CONTRACT || !kernel->contract.facts || !loaded->packed || rows == 0) return 0;
+  const double columns = points_of(kernel, symbol) / rows, packed = (double)loaded->packed->packed.size;
+  if (columns <= 1) return packed;
+  const double vectors = ceil(columns / plan->target->lanes);
+  return touched_columns(kernel) * vectors * vector + packed * ceil(vectors / fmax(1, kernel->tile.vectors));
+}
+
+void sfi_kernel_floors(const sfi_class *class, const sfi_kernel *kernel, int64_t symbol, int32_t threads,
+                       double out_us[SF_BOUND_MEMORY + 1], double *out_bytes) {
   const sfi_plan *plan = &class->plan;
   const sfi_target *target = plan->target;
   const sfi_loaded *loaded = &class->loaded[kernel - plan->kernels];
-  double bytes[SF_BOUND_MEMORY + 1] = {0}, fixed = 0;
+  double work[SF_BOUND_MEMORY + 1] = {flops_of(kernel, symbol, false)}, fixed = 0, all = 0;
   for (int32_t o = 0; o < kernel->n_operands; o++) {
     const sfi_buffer_kind kind = plan->buffers[kernel->operand[o].buffer].kind;
     const double n = operand_bytes(plan, loaded, kernel, o, symbol);
-    info->bytes += n;
+    all += n;
     if (kind == SFI_BUFFER_PACKED || kind == SFI_BUFFER_STATIC) fixed += n;
   }
-  bytes[level_of(target, run_bytes(class, symbol), threads)] += fixed;
-  bytes[level_of(target, info->bytes, threads)] += info->bytes - fixed;
-  const double rates[] = {target->peak_gflops, l1_gbps(target), target->l2_gbps, target->l3_gbps, target->memory_gbps};
-  for (size_t i = 0; i < SFI_COUNT(rates); i++) {
-    const double us = (i == SF_BOUND_COMPUTE ? info->flops : bytes[i]) / (rates[i] * threads) * 1e-3;
-    if (us <= info->bound_us) continue;
-    info->bound_us = us;
-    info->bound = (sf_bound)i;
-  }
+  work[level_of(target, run_bytes(class, symbol), threads)] += fixed;
+  work[level_of(target, all, threads)] += all - fixed;
+  work[SF_BOUND_L1] = fmax(work[SF_BOUND_L1], loaded_bytes(plan, loaded, kernel, symbol));
+  const double rates[] = {target->peak_gflops, target->l1_gbps, target->l2_gbps, target->l3_gbps, target->memory_gbps};
+  for (size_t i = 0; i < SFI_COUNT(rates); i++) out_us[i] = work[i] / (rates[i] * threads) * 1e-3;
+  *out_bytes = all;
+}
+
+sf_bound sfi_largest_floor(const double us[SF_BOUND_MEMORY + 1]) {
+  sf_bound bound = SF_BOUND_COMPUTE;
+  for (int i = 0; i <= SF_BOUND_MEMORY; i++)
+    if (us[i] > us[bound]) bound = (sf_bound)i;
+  return bound;
 }
 
 static const sfi_class *class_at(const sf_program *program, int64_t symbol) {
@@ -179,8 +202,12 @@ sf_status sf_program_kernel_info(const sf_program *program, int64_t symbol, int3
                            .chunks = launch.chunks,
                            .flops = flops_of(kernel, symbol, false),
                            .dense_flops = flops_of(kernel, symbol, true),
-                           .predicted_us = kernel->emitter ? kernel->predicted_us : 0};
-    find_bound(class, kernel, symbol, (int32_t)sfi_min(launch.chunks, program->context->threads), &info);
+                           .predicted_us = kernel->emitter ? kernel->predicted_us : 0,
+                           .measured_us = kernel->measured_us};
+    sfi_kernel_floors(class, kernel, symbol, (int32_t)sfi_min(launch.chunks, program->context->threads), info.floors_us,
+                      &info.bytes);
+    info.bound = sfi_largest_floor(info.floors_us);
+    info.bound_us = info.floors_us[info.bound];
     sfi_options_write(out_info, &info, sizeof info);
   }
   return sfi_publish(program->context, NULL, &diag);
@@ -198,7 +225,7 @@ sf_status sf_program_machine(const sf_program *program, sf_machine_info *out_inf
     const sf_machine_info info = {.target = target->name,
                                   .threads = threads,
                                   .peak_gflops = target->peak_gflops * threads,
-                                  .l1_gbps = l1_gbps(target) * threads,
+                                  .l1_gbps = target->l1_gbps * threads,
                                   .l2_gbps = target->l2_gbps * threads,
                                   .l3_gbps = target->l3_gbps * threads,
                                   .memory_gbps = target->memory_gbps * threads};

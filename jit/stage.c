@@ -94,3 +94,16 @@ double sfi_stage_run(const sfi_stage *stage, const sfi_kernel *kernel, sf_kernel
   } while (!stage->sweep && (double)(now - begin) < sample_us * 1e3);
   return (double)(now - begin) * 1e-3 / (double)calls;
 }
+
+sf_status sfi_stage_measure(sf_context *context, const sfi_plan *plan, const sfi_kernel *kernel, sf_kernel_fn fn, void *packed,
+                            int64_t symbol, sfi_diag *diag, double *out_us) {
+  enum { RUNS = 7 };
+  sfi_stage stage;
+  const sf_status status = sfi_stage_init(&stage, context, plan, kernel, &symbol, 1, diag);
+  for (int i = -1; i < RUNS && status == SF_OK; i++) { /* the first warms up */
+    const double us = sfi_stage_run(&stage, kernel, fn, packed, symbol);
+    if (i <= 0 || us < *out_us) *out_us = us;
+  }
+  sfi_stage_deinit(&stage);
+  return status;
+}

@@ -57,6 +57,8 @@ sf_status tool_context_create(const tool_options *options, sf_context **out_cont
   o.isa = options->isa;
   o.cache_dir = options->cache_dir;
   o.cache_max_bytes = options->cache_max_bytes;
+  o.tune = options->tune;
+  o.calibrate = options->calibrate;
   sf_status status = sf_context_create(&o, out_context);
   if (status == SF_STATUS_UNSUPPORTED)
     return tool_fail(error, status, NULL, 0, 0, "this machine or this build cannot run target \"%s\"", tool_isa_name(options->isa));
@@ -89,6 +91,16 @@ const char *tool_isa_name(sf_isa isa) {
   for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
     if (isas[i].isa == isa) return isas[i].name;
   return "unknown";
+}
+
+bool tool_tune_named(const char *name, sf_tune *out_tune) {
+  static const char *const names[] = {[SF_TUNE_OFF] = "off", [SF_TUNE_FAST] = "fast", [SF_TUNE_FULL] = "full"};
+  for (int i = SF_TUNE_OFF; i <= SF_TUNE_FULL; i++)
+    if (strcmp(names[i], name) == 0) {
+      *out_tune = (sf_tune)i;
+      return true;
+    }
+  return false;
 }
 
 bool tool_parse_integer(const char *text, int64_t min, int64_t max, int64_t *out) {

@@ -35,7 +35,9 @@ typedef struct tool_options {
   uint64_t cache_max_bytes;
   int32_t threads;
   sf_isa isa;
-  bool verbose; /* show the library's log down to information */
+  sf_tune tune;
+  bool calibrate; /* predict by rates measured on this machine */
+  bool verbose;   /* show the library's log down to information */
 } tool_options;
 /* The library's warnings go to stderr; `options` must outlive the context. */
 sf_status tool_context_create(const tool_options *options, sf_context **out_context, sf_error *error);
@@ -47,6 +49,9 @@ bool tool_isa_named(const char *name, sf_isa *out_isa);
 const char *tool_isa_name(sf_isa isa);
 /* The names, for messages: "native, reference, avx2, avx512, neon". */
 extern const char tool_isa_names[];
+
+/* "off", "fast" or "full". */
+bool tool_tune_named(const char *name, sf_tune *out_tune);
 
 /* A whole decimal number in [min, max] and nothing else. */
 bool tool_parse_integer(const char *text, int64_t min, int64_t max, int64_t *out);

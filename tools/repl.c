@@ -32,7 +32,7 @@ static bool reset(session *s, int n, char *const *words) {
 }
 static bool explain(session *s, int n, char *const *words) {
   (void)n, (void)words;
-  return session_explain(s);
+  return session_explain(s, "md");
 }
 static bool emit(session *s, int n, char *const *words) {
   return session_emit(s, words[0], n > 1 ? words[1] : NULL);

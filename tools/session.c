@@ -350,9 +350,11 @@ bool session_profile(session *s, int n, char *const *words, const char *model, c
 
 /* ---- looking ------------------------------------------------------------------------------------------------------- */
 
-bool session_explain(session *s) {
+bool session_explain(session *s, const char *format) {
   if (!session_compile(s)) return false;
-  sf_status status = sf_program_explain(s->program, write_file, stdout);
+  const bool json = strcmp(format, "json") == 0;
+  if (!json && strcmp(format, "md") != 0) return session_fail(s, "an explanation is md (text) or json, not %s", format);
+  sf_status status = sf_program_explain(s->program, SF_EXPLAIN_MEASURE | (json ? SF_EXPLAIN_JSON : 0), write_file, stdout);
   return status == SF_OK ? true : session_error(s, status);
 }
 

@@ -37,7 +37,8 @@ bool session_compile(session *s);
 bool session_run(session *s, int n, char *const *words);
 /* The same, then `runs` timed runs (runs=N among the words; 50). */
 bool session_time(session *s, int n, char *const *words);
-bool session_explain(session *s);
+/* With the time of each kernel alone. format: md (text) or json. */
+bool session_explain(session *s, const char *format);
 /* stage: graph, canonical, facts, kernels, llvm, asm, or the name of a pass (before and after it). kernel NULL: all. */
 bool session_emit(session *s, const char *stage, const char *kernel);
 /* Picture and figures of one weight, or a line for each where name is NULL. */

@@ -20,8 +20,10 @@ static const char help_text[] =
     "  --threads N         pieces a kernel is cut into; bench: a list, 1,2\n"
     "  --symbol LIST       bench: values of the symbolic dimension (default 1)\n"
     "  --runs N            bench: timed runs (default 50)\n"
-    "  --format NAME       bench, profile: md, csv or json (default md)\n"
+    "  --format NAME       bench, profile: md, csv or json (default md); explain: md or json\n"
     "  --emitter NAME      the emitter of contractions to use where it accepts\n"
+    "  --tune LEVEL        time the emitters that may be best: off (default), fast, full; verdicts stay in the cache\n"
+    "  --calibrate         predict times by rates measured on this machine, once; they stay in the cache\n"
     "  --classes LIST      upper bounds of the classes of the symbolic dimension\n"
     "  -O LEVEL            0: nothing fused, 1: canonical form, 2: everything (default)\n"
     "  --cache-dir DIR     \"\": no disk cache\n"
@@ -60,11 +62,14 @@ static bool add_symbol(void *user, const char *word) {
 
 /* TOOL_OK, or the exit code with *done set. */
 static int read_options(int argc, char **argv, arguments *a, bool *done) {
-  enum { ISA = 256, THREADS, SYMBOL, RUNS, FORMAT, EMITTER, CLASSES, CACHE, HELP, VERSION };
-  static const struct option longs[] = {{"isa", 1, NULL, ISA},         {"threads", 1, NULL, THREADS}, {"symbol", 1, NULL, SYMBOL},
-                                        {"runs", 1, NULL, RUNS},       {"format", 1, NULL, FORMAT},   {"emitter", 1, NULL, EMITTER},
-                                        {"classes", 1, NULL, CLASSES}, {"cache-dir", 1, NULL, CACHE}, {"verbose", 0, NULL, 'v'},
-                                        {"help", 0, NULL, HELP},       {"version", 0, NULL, VERSION}, {NULL, 0, NULL, 0}};
+  enum { ISA = 256, THREADS, SYMBOL, RUNS, FORMAT, EMITTER, TUNE, CALIBRATE, CLASSES, CACHE, HELP, VERSION };
+  static const struct option longs[] = {{"isa", 1, NULL, ISA},         {"threads", 1, NULL, THREADS},
+                                        {"symbol", 1, NULL, SYMBOL},   {"runs", 1, NULL, RUNS},
+                                        {"format", 1, NULL, FORMAT},   {"emitter", 1, NULL, EMITTER},
+                                        {"tune", 1, NULL, TUNE},       {"calibrate", 0, NULL, CALIBRATE},
+                                        {"classes", 1, NULL, CLASSES}, {"cache-dir", 1, NULL, CACHE},
+                                        {"verbose", 0, NULL, 'v'},     {"help", 0, NULL, HELP},
+                                        {"version", 0, NULL, VERSION}, {NULL, 0, NULL, 0}};
   *a = (arguments){.options = {.program = "sf-jit"}, .runs = 50, .format = "md"};
   *done = true;
   int64_t level;
@@ -89,6 +94,12 @@ static int read_options(int argc, char **argv, arguments *a, bool *done) {
       break;
     case EMITTER:
       a->emitter = optarg;
+      break;
+    case TUNE:
+      if (!tool_tune_named(optarg, &a->options.tune)) return wrong("--tune \"%s\": off, fast or full", optarg);
+      break;
+    case CALIBRATE:
+      a->options.calibrate = true;
       break;
     case CLASSES:
       if (!tool_classes_parse(optarg, &a->classes)) return wrong("--classes \"%s\": ascending whole numbers", optarg);
@@ -184,8 +195,8 @@ static bool timing(session *s, const arguments *a, int n, char **w) {
   return session_time(s, n, w + 1);
 }
 static bool explain(session *s, const arguments *a, int n, char **w) {
-  (void)a, (void)n, (void)w;
-  return session_explain(s);
+  (void)n, (void)w;
+  return session_explain(s, a->format);
 }
 static bool profile(session *s, const arguments *a, int n, char **w) {
   return session_profile(s, n, w + 1, w[0], a->format);

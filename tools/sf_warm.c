@@ -14,6 +14,8 @@ static const char help[] =
     "  -m, --manifest FILE    also warm the models that FILE names (YAML: models, targets, batch; see below)\n"
     "  -t, --target LIST      comma-separated targets instead of the manifest's: native, avx2, avx512, neon\n"
     "  -b, --batch LIST       upper bounds of the batch classes instead of the manifest's, ascending: 1,16\n"
+    "      --tune LEVEL       time the emitters that may be best and keep the verdicts: off (default), fast, full\n"
+    "      --calibrate        predict times by rates measured on this machine, once; they stay in the cache\n"
     "      --check            compile nothing; name what would compile, and end with 3 if there is something\n"
     "      --json             report as JSON\n"
     "      --cache-dir DIR    cache directory; default $XDG_CACHE_HOME/sparseflow or ~/.cache/sparseflow\n"
@@ -26,7 +28,7 @@ static const char help[] =
     "  -V, --version          the library's version\n"
     "\n"
     "The report goes to standard output: for each model and target the kernels, those found in the cache (hits), those compiled,\n"
-    "weights packed, time and bytes. A terminal gets a progress bar on standard error, anything else plain lines.\n"
+    "weights packed, kernels timed, time and bytes. A terminal gets a progress bar on standard error, anything else plain lines.\n"
     "\n"
     "Manifest:\n"
     "  targets: [avx512, avx2]\n"
@@ -54,7 +56,7 @@ typedef struct job {
   const char *model;
   sf_isa target;
   sf_status status;
-  int32_t kernels, hits, compiled, packed; /* --check: entries, found, missing, 0 */
+  int32_t kernels, hits, compiled, packed, timed; /* --check: entries, found, missing, 0, 0 */
   double milliseconds;
   uint64_t code_bytes, packed_bytes;
   char *missing; /* lines, or JSON objects with commas between, of what is not in the cache; NULL: nothing was probed */
@@ -97,10 +99,12 @@ static bool read_manifest(manifest *m, const char *path) {
 
 /* -1: go on; else the exit code. */
 static int read_options(int argc, char **argv, options *o) {
-  enum { CHECK = 256, JSON, CACHE_DIR, MAX_SIZE, PRUNE };
+  enum { CHECK = 256, TUNE, CALIBRATE, JSON, CACHE_DIR, MAX_SIZE, PRUNE };
   static const struct option names[] = {{"manifest", required_argument, NULL, 'm'},
                                         {"target", required_argument, NULL, 't'},
                                         {"batch", required_argument, NULL, 'b'},
+                                        {"tune", required_argument, NULL, TUNE},
+                                        {"calibrate", no_argument, NULL, CALIBRATE},
                                         {"check", no_argument, NULL, CHECK},
                                         {"json", no_argument, NULL, JSON},
                                         {"cache-dir", required_argument, NULL, CACHE_DIR},
@@ -128,6 +132,12 @@ static int read_options(int argc, char **argv, options *o) {
       break;
     case 'b':
       if (!tool_classes_parse(optarg, &o->classes)) return usage("--batch %s: not ascending whole numbers above 0", optarg);
+      break;
+    case TUNE:
+      if (!tool_tune_named(optarg, &o->tool.tune)) return usage("--tune %s: not off, fast or full", optarg);
+      break;
+    case CALIBRATE:
+      o->tool.calibrate = true;
       break;
     case CHECK:
       o->check = true;
@@ -285,10 +295,11 @@ static void warm_job(const run *r, job *j, const sf_graph *graph, const sf_compi
   j->hits = stats.disk_hits + stats.memory_hits;
   j->compiled = stats.compiled;
   j->packed = stats.weights_packed;
+  j->timed = stats.timed;
   j->milliseconds = stats.milliseconds;
   j->code_bytes = stats.code_bytes;
   j->packed_bytes = stats.packed_bytes;
-  if (stats.compiled + stats.weights_packed == 0) return;
+  if (stats.compiled + stats.weights_packed + stats.timed == 0) return;
   /* To the library a disk that takes nothing is no error; here it is the whole purpose. */
   int missing = 0;
   if ((status = sf_probe(r->context, graph, o, count_missing, &missing)) != SF_OK)
@@ -341,6 +352,7 @@ static job total_of(const run *r) {
     t.hits += j->hits;
     t.compiled += j->compiled;
     t.packed += j->packed;
+    t.timed += j->timed;
     t.milliseconds += j->milliseconds;
     t.code_bytes += j->code_bytes;
     t.packed_bytes += j->packed_bytes;
@@ -355,8 +367,8 @@ static void text_job(const job *j, const char *target, int width, bool check) {
   else if (check)
     printf("%8d %8d %8d %10.1f\n", (int)j->kernels, (int)j->hits, (int)j->compiled, j->milliseconds);
   else
-    printf("%8d %8d %8d %8d %10.1f %10.1f %10.1f\n", (int)j->kernels, (int)j->hits, (int)j->compiled, (int)j->packed,
-           j->milliseconds, (double)j->code_bytes / 1024, (double)j->packed_bytes / 1024);
+    printf("%8d %8d %8d %8d %8d %10.1f %10.1f %10.1f\n", (int)j->kernels, (int)j->hits, (int)j->compiled, (int)j->packed,
+           (int)j->timed, j->milliseconds, (double)j->code_bytes / 1024, (double)j->packed_bytes / 1024);
 }
 
 static void report_text(const run *r, const sf_cache_stats *cache) {
@@ -369,8 +381,11 @@ static void report_text(const run *r, const sf_cache_stats *cache) {
   bool check = r->options->check;
   if (r->n_jobs) {
     printf("%-*s %-9s ", width, "model", "target");
-    printf(check ? "%8s %8s %8s %10s\n" : "%8s %8s %8s %8s %10s %10s %10s\n", check ? "entries" : "kernels", "hits",
-           check ? "missing" : "compiled", check ? "ms" : "packed", "ms", "code KiB", "packed KiB");
+    if (check)
+      printf("%8s %8s %8s %10s\n", "entries", "hits", "missing", "ms");
+    else
+      printf("%8s %8s %8s %8s %8s %10s %10s %10s\n", "kernels", "hits", "compiled", "packed", "timed", "ms", "code KiB",
+             "packed KiB");
     for (size_t i = 0; i < r->n_jobs; i++) text_job(&r->jobs[i], tool_isa_name(r->jobs[i].target), width, check);
     job total = total_of(r);
     text_job(&total, "", width, check);
@@ -380,10 +395,11 @@ static void report_text(const run *r, const sf_cache_stats *cache) {
 }
 
 static void json_counts(const job *j) {
-  printf("\"kernels\": %d, \"hits\": %d, \"misses\": %d, \"packed\": %d, \"milliseconds\": %.3f, \"code_bytes\": %llu, "
-         "\"packed_bytes\": %llu",
-         (int)j->kernels, (int)j->hits, (int)j->compiled, (int)j->packed, j->milliseconds, (unsigned long long)j->code_bytes,
-         (unsigned long long)j->packed_bytes);
+  printf(
+      "\"kernels\": %d, \"hits\": %d, \"misses\": %d, \"packed\": %d, \"timed\": %d, \"milliseconds\": %.3f, \"code_bytes\": %llu, "
+      "\"packed_bytes\": %llu",
+      (int)j->kernels, (int)j->hits, (int)j->compiled, (int)j->packed, (int)j->timed, j->milliseconds,
+      (unsigned long long)j->code_bytes, (unsigned long long)j->packed_bytes);
 }
 
 static void report_json(const run *r, const sf_cache_stats *cache) {

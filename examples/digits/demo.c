@@ -215,7 +215,7 @@ static void explain(const sf_program *program) {
   size_t size;
   FILE *out = open_memstream(&text, &size);
   if (!out) return;
-  sf_program_explain(program, write_stream, out);
+  sf_program_explain(program, 0, write_stream, out);
   fclose(out);
   int lines = 0, classes = 0;
   bool weighted = false;

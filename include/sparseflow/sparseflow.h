@@ -247,7 +247,8 @@ typedef struct sf_onnx_options {
 } sf_onnx_options;
 /* A graph from an ONNX model of operator set 13 to 21 (docs/onnx.md). External data is read from the model's folder and never from
  * outside. options NULL: all defaults. SF_STATUS_UNSUPPORTED in a build without nanopb. Since 0.1. */
-SF_API sf_status sf_graph_from_onnx_file(sf_context *context, const char *path, const sf_onnx_options *options, sf_graph **out_graph);
+SF_API sf_status sf_graph_from_onnx_file(sf_context *context, const char *path, const sf_onnx_options *options,
+                                         sf_graph **out_graph);
 /* `name` stands for the file in messages; `folder` holds external data, NULL: there may be none. */
 SF_API sf_status sf_graph_from_onnx(sf_context *context, const void *data, size_t size, const char *name, const char *folder,
                                     const sf_onnx_options *options, sf_graph **out_graph);
@@ -313,8 +314,13 @@ typedef enum sf_stage {
  * `pass`: NULL, else "name" of a pass: the graph or plan before and after that pass instead of `stage`. */
 SF_API sf_status sf_emit(sf_context *context, const sf_graph *graph, const sf_compile_options *options, sf_stage stage,
                          const char *kernel, const char *pass, sf_write_fn write, void *user);
-/* Why the program is what it is: each kernel's emitter, the candidates that lost and why, cache hit or miss with the reason. */
-SF_API sf_status sf_program_explain(const sf_program *program, sf_write_fn write, void *user);
+enum {
+  SF_EXPLAIN_JSON = 1,   /* one JSON object instead of text; docs/tuning.md says what is in it */
+  SF_EXPLAIN_MEASURE = 2 /* each kernel is timed, alone, on this thread */
+};
+/* Why the program is what it is: each kernel's emitter with its predicted and, if known, measured time, the candidates that lost and why,
+ * what bounds it and how near it is to that, cache hit or miss with the reason. */
+SF_API sf_status sf_program_explain(const sf_program *program, uint32_t flags, sf_write_fn write, void *user);
 
 /* ---- run ---------------------------------------------------------------------------------------------------------- */
 
@@ -333,7 +339,7 @@ SF_API sf_status sf_run(sf_program *program, int32_t n_inputs, const sf_tensor *
 
 /* ---- profile ------------------------------------------------------------------------------------------------------ */
 
-/* What the least time of a kernel is limited by: arithmetic, or reading from where its operands lie. */
+/* What the least time of a kernel is limited by: arithmetic, load slots (reading L1), or reading from where its operands lie. */
 typedef enum sf_bound { SF_BOUND_COMPUTE = 0, SF_BOUND_L1 = 1, SF_BOUND_L2 = 2, SF_BOUND_L3 = 3, SF_BOUND_MEMORY = 4 } sf_bound;
 
 /* The machine as the program sees it: rates of all its threads together, measured or assumed. */
@@ -359,6 +365,8 @@ typedef struct sf_kernel_info {
   sf_bound bound;
   double bound_us;     /* of the chunks on the machine's threads */
   double predicted_us; /* what the emitter was chosen for: one thread, at the extent of its class; 0: reference back end */
+  double measured_us;  /* the same by sf_tune; 0: it was not timed */
+  double floors_us[SF_BOUND_MEMORY + 1]; /* least time by each sf_bound alone; bound_us is the largest */
 } sf_kernel_info;
 /* Kernels in order of execution where the symbolic dimension is `symbol`; 0 for a negative one. */
 SF_API int32_t sf_program_kernel_count(const sf_program *program, int64_t symbol);

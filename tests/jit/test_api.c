@@ -236,14 +236,41 @@ END_TEST
 
 /* ---- text --------------------------------------------------------------------------------------------------------- */
 
+/* Braces and brackets outside of strings close what they should. */
+static void check_braces(const char *json) {
+  char open[64];
+  size_t depth = 0;
+  bool quoted = false;
+  for (const char *c = json; *c; c++) {
+    if (quoted) {
+      quoted = *c != '"';
+      c += *c == '\\';
+    } else if (*c == '"') {
+      quoted = true;
+    } else if (*c == '{' || *c == '[') {
+      ck_assert_uint_lt(depth, sizeof open);
+      open[depth++] = *c;
+    } else if (*c == '}' || *c == ']') {
+      ck_assert(depth > 0 && open[--depth] == (*c == '}' ? '{' : '['));
+    }
+  }
+  ck_assert(depth == 0 && !quoted);
+}
+
 START_TEST(explain) {
   sf_context *context = plain_context(1);
   sf_graph *graph = build_network(context, _i, 1);
   sf_program *program = compile(context, graph);
   sfi_text text = {.allocator = &sfi_default_allocator};
-  ck_assert_int_eq(sf_program_explain(NULL, to_text, &text), SF_STATUS_INVALID_ARGUMENT);
-  ck_assert_int_eq(sf_program_explain(program, NULL, &text), SF_STATUS_INVALID_ARGUMENT);
-  ck_assert_int_eq(sf_program_explain(program, to_text, &text), SF_OK);
+  ck_assert_int_eq(sf_program_explain(NULL, 0, to_text, &text), SF_STATUS_INVALID_ARGUMENT);
+  ck_assert_int_eq(sf_program_explain(program, 0, NULL, &text), SF_STATUS_INVALID_ARGUMENT);
+  ck_assert_int_eq(sf_program_explain(program, 4, to_text, &text), SF_STATUS_INVALID_ARGUMENT);
+  ck_assert_int_eq(sf_program_explain(program, SF_EXPLAIN_JSON | SF_EXPLAIN_MEASURE, to_text, &text), SF_OK);
+  check_braces(text.data);
+  ck_assert((sfi_backend_of(&context->target) != NULL) == (strstr(text.data, "\"reached\":") != NULL));
+  ck_assert_ptr_null(strstr(text.data, "\"measured_us\":null"));
+  sfi_text_deinit(&text);
+  ck_assert_int_eq(sf_program_explain(program, 0, to_text, &text), SF_OK);
   for (int32_t c = 0; c < program->n_classes; c++) {
     for (size_t k = 0; k < program->classes[c].plan.n_kernels; k++) {
       ck_assert_ptr_nonnull(strstr(text.data, program->classes[c].plan.kernels[k].name));

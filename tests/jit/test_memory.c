@@ -8,6 +8,7 @@ typedef struct scenario {
   bool cold; /* every try finds an empty cache: slow, since every try compiles */
   sf_isa isa;
   uint32_t flags;
+  sf_tune tune;
 } scenario;
 
 static const scenario scenarios[] = {
@@ -17,6 +18,7 @@ static const scenario scenarios[] = {
     {"wide", 4, false, SF_ISA_NATIVE, 0},
     {"fixed, cold", 3, true, SF_ISA_NATIVE, 0},
     {"fixed, cold, cache only", 3, true, SF_ISA_NATIVE, SF_COMPILE_CACHE_ONLY},
+    {"fixed, cold, cache only, tuned", 3, true, SF_ISA_NATIVE, SF_COMPILE_CACHE_ONLY, SF_TUNE_FAST},
     {"dense, reference", 0, false, SF_ISA_REFERENCE, 0},
     {"mixed, reference", 2, false, SF_ISA_REFERENCE, 0},
 };
@@ -38,11 +40,13 @@ static sf_status use(sf_context *context, const scenario *s, const tensors *t) {
   sf_compile_options options;
   SF_INIT(&options);
   options.flags = s->flags;
+  options.tune = s->tune;
   sf_status status = sf_graph_status(graph);
   if (status == SF_OK) status = sf_compile(context, graph, &options, &program, NULL);
   if (status != SF_OK) ck_assert_ptr_null(program);
   if (status == SF_OK && program) status = run_tensors(program, t);
-  if (status == SF_OK && program) status = sf_program_explain(program, discard, NULL);
+  if (status == SF_OK && program) status = sf_program_explain(program, 0, discard, NULL);
+  if (status == SF_OK && program) status = sf_program_explain(program, SF_EXPLAIN_JSON | SF_EXPLAIN_MEASURE, discard, NULL);
   if (status == SF_OK) status = sf_emit(context, graph, NULL, SF_STAGE_FACTS, NULL, NULL, discard, NULL);
   if (status == SF_OK) status = sf_probe(context, graph, NULL, discard_probe, NULL);
   sf_program_release(program);
@@ -114,7 +118,7 @@ START_TEST(every_allocation) {
   /* A try compiles or at least links: the first allocations one by one, the later ones at growing steps. */
   for (int for_good = 0; for_good < 2; for_good++) {
     long step = 1;
-    for (long k = 1; try(s, k, for_good, &t, &want, folder); k += step) step = 1 + k / (s->cold ? 15 : 60);
+    for (long k = 1; try(s, k, for_good, &t, &want, folder); k += step) step = 1 + k / (s->tune ? 4 : s->cold ? 15 : 60);
   }
   tensors_free(&t);
   tensors_free(&want);

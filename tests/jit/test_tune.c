@@ -88,7 +88,7 @@ static outcome start(const char *folder, int network, setting s) {
       tensors_free(&t);
     }
     check_choices(program);
-    ck_assert_int_eq(sf_program_explain(program, keep_text, &o.explained), SF_OK);
+    ck_assert_int_eq(sf_program_explain(program, 0, keep_text, &o.explained), SF_OK);
   }
   sf_program_release(program);
   sf_graph_release(graph);

@@ -133,6 +133,18 @@ a=(bench missing.sft relu.sft); try 'bench the rest' 1 'missing.sft' '^\| relu.s
 # ---- explain, emit, zeros
 
 a=(explain pruned.sft); try explain 0 'conv2d' 'matmul'
+[ $llvm -eq 0 ] || try 'explained times' 0 ', predicted [0-9.e+-]+ us, measured [0-9.e+-]+ us$' '^ +bound: (FMA|loads|L2|L3|memory) [0-9.e+-]+ us, [0-9]+ % reached(;|$)'
+a=(--format json explain pruned.sft); try 'explain json' 0 '^\{"program":' '"classes":\[\{"symbol_min":1,"symbol_max":1,"priced_at":1,"kernels":\['
+if command -v python3 >/dev/null; then
+  python3 -c 'import json, sys
+kernels = [k for c in json.load(open("out"))["classes"] for k in c["kernels"]]
+compiled = [k for k in kernels if k["emitter"] != "reference"]
+assert len(compiled) == (len(kernels) if int(sys.argv[1]) else 0)
+for k in compiled:
+    assert k["measured_us"] > 0 and k["predicted_us"] > 0 and k["bound_us"] == max(k["floors_us"].values()), k
+    assert k["floors_us"][k["bound"]] == k["bound_us"] and abs(k["reached"] - k["bound_us"] / k["measured_us"]) < 1e-9, k' $llvm || fail 'the explanation is JSON'
+fi
+a=(--format csv explain pruned.sft); try 'explain csv' 1 'md .text. or json, not csv'
 a=(emit graph pruned.sft); try 'emit graph' 0 '^%y = softmax' '^weights "pruned.safetensors"'
 cp out printed.sft
 a=(emit graph printed.sft); try 'emit is read back' 0
@@ -164,6 +176,16 @@ if locale -a 2>/dev/null | grep -qi '^C.utf'; then
   LC_ALL=C.UTF-8 "$bin" zeros pruned.sft fc1.weight >out 2>err
   grep -qF '░' out || grep -qF '▒' out || grep -qF '█' out || fail 'picture in blocks'
 fi
+
+# ---- tuning: reached once, then read
+
+a=(--tune sometimes run pruned.sft); try 'unknown level' 2 '--tune "sometimes": off, fast or full'
+a=(--cache-dir tuned --tune fast -v run pruned.sft); try tune 0
+[ $llvm -eq 0 ] || grep -q ' by timing, ' err || fail 'something is timed'
+try 'tuned again' 0 ' 0 compiled' '! by timing, '
+a=(--cache-dir tuned --calibrate -v run pruned.sft); try calibrate 0
+[ $llvm -eq 0 ] || grep -q 'machine measured in ' err || fail 'the machine is measured'
+try 'calibrated again' 0 '!machine measured'
 
 # ---- profile (what is in the page: profile_page.sh)
 

@@ -79,6 +79,7 @@ printf 'targets: [native]\nbatch: [1, 16]\nmodels:\n  - dense.sft\n  - {path: pr
 a=(--cache-dir warm -m m.yaml); expect cold 0 '^\[1/2\] dense.sft native$' '^\[2/2\] pruned.sft native$' '^total' '^cache .*warm: '
 a=(--cache-dir warm -m m.yaml -q); expect again 0 '!^\[1/2\]'
 check 'a second run compiles nothing' '[ "$(column 4 total)" = 0 ]'
+check 'nothing is timed unasked' '[ "$(column 6 total)" = 0 ]'
 check 'a second run packs nothing' '[ "$(column 5 total)" = 0 ]'
 [ $llvm = 0 ] || check 'a second run finds everything' '[ "$(column 2 total)" = "$(column 3 total)" ]'
 a=(--cache-dir warm --check -m m.yaml); expect 'check of a warm cache' 0 '!would compile'
