@@ -125,6 +125,50 @@ sf_op sf_graph_value_op(const sf_graph *graph, sf_value value) {
   return value >= 0 && value < sf_graph_value_count(graph) ? graph->nodes[value].op : SF_OP_INPUT;
 }
 
+static const sfi_node *node_of(const sf_graph *graph, sf_value value) {
+  return graph && value >= 0 && (size_t)value < graph->n_nodes ? &graph->nodes[value] : NULL;
+}
+
+int32_t sf_graph_operand_count(const sf_graph *graph, sf_value value) {
+  const sfi_node *node = node_of(graph, value);
+  return node ? node->n_inputs : 0;
+}
+
+sf_value sf_graph_operand(const sf_graph *graph, sf_value value, int32_t i) {
+  return i >= 0 && i < sf_graph_operand_count(graph, value) ? graph->nodes[value].inputs[i] : SF_NO_VALUE;
+}
+
+sf_status sf_graph_value_attr(const sf_graph *graph, sf_value value, sf_attr_id id, sf_attr *out_attr) {
+  const sfi_node *node = node_of(graph, value);
+  if (!node || !out_attr) return SF_STATUS_INVALID_ARGUMENT;
+  *out_attr = (sf_attr){.id = id};
+  if (!sfi_attr_info_of(id) || !(sfi_op_of(node->op)->attrs & UINT32_C(1) << id)) return SF_STATUS_NOT_FOUND;
+  const sfi_attr_value *attr = sfi_attr_of(node, id);
+  *out_attr = (sf_attr){.id = id, .count = attr->count, .i = attr->i, .f = attr->f, .ints = attr->ints};
+  return SF_OK;
+}
+
+const void *sf_graph_value_data(const sf_graph *graph, sf_value value, size_t *out_bytes) {
+  const sfi_node *node = node_of(graph, value);
+  if (out_bytes) *out_bytes = node ? node->bytes : 0;
+  return node ? node->data : NULL;
+}
+
+sf_status sf_graph_set_weight(sf_graph *graph, sf_value weight, const void *data, size_t bytes, sf_ownership ownership) {
+  const sfi_node *node = node_of(graph, weight);
+  if (!node || node->op != SF_OP_WEIGHT || (!data && bytes) || bytes != node->bytes) return SF_STATUS_INVALID_ARGUMENT;
+  bool borrow = ownership == SF_BORROW && (uintptr_t)data % sfi_dtype_of(node->dtype)->bytes == 0;
+  const void *own = borrow ? data : sfi_arena_copy(&graph->arena, data, bytes);
+  if (own) {
+    graph->nodes[weight].data = own;
+    return SF_OK;
+  }
+  sfi_diag diag = {0};
+  sf_status st = sfi_fail_memory(&diag);
+  sfi_context_keep_error(graph->context, &diag.error);
+  return st;
+}
+
 sf_value sf_graph_find(const sf_graph *graph, const char *name) {
   sf_value tensor = SF_NO_VALUE;
   for (sf_value v = sf_graph_value_count(graph) - 1; name && v >= 0; v--) {

@@ -327,17 +327,18 @@ bool sfi_import_cast(importer *im) {
                (to >= ONNX_UINT8 && to <= ONNX_INT64) || to == ONNX_UINT32 || to == ONNX_UINT64;
   if (!known) return UNSUPPORTED(im, "to elements of ONNX type %lld", (long long)to);
   if (v->kind == VALUE_STATIC) return cast_static(im, v, (onnx_type)to);
-  if (to == (int64_t)v->type) return sfi_onnx_same(im, 0, v);
-  if (is_integer(v->type) || is_integer((onnx_type)to)) {
-    return UNSUPPORTED(im, "between ONNX types %d and %lld at run time", v->type, (long long)to);
+  bool wider = v->type == ONNX_INT32 && to == ONNX_INT64;
+  if (to == (int64_t)v->type || wider) { /* indices of either type are taken as they are */
+    if (!sfi_onnx_same(im, 0, v)) return false;
+    if (sfi_onnx_output(im, 0)) sfi_onnx_output(im, 0)->type = (onnx_type)to;
+    return true;
   }
+  if (is_integer((onnx_type)to)) return UNSUPPORTED(im, "to integers at run time");
   if (!sfi_onnx_operand(im, 0, false, &x)) return false;
+  if (is_integer(v->type)) x = U(CAST, x);
   /* Of 0 and 1 the number is the boolean; a NaN is not 0. fp64 and 16-bit types are computed in fp32. */
-  if (to == ONNX_BOOL)
-    sfi_onnx_result_as(im, 0, B(SUB, C(1), B(EQUAL, x, C(0))), &v->shape);
-  else
-    sfi_onnx_same(im, 0, v);
-  onnx_value *out = sfi_onnx_output(im, 0);
-  if (out) out->type = to == ONNX_BOOL ? ONNX_BOOL : ONNX_FLOAT;
-  return im->diag.error.status == SF_OK;
+  if (to == ONNX_BOOL) x = B(SUB, C(1), B(EQUAL, x, C(0)));
+  if (!sfi_onnx_result_as(im, 0, x, &v->shape)) return false;
+  if (sfi_onnx_output(im, 0)) sfi_onnx_output(im, 0)->type = to == ONNX_BOOL ? ONNX_BOOL : ONNX_FLOAT;
+  return true;
 }

@@ -22,7 +22,8 @@ typedef struct onnx_value {
   /* In the graph; for a static one SF_NO_VALUE until an operation takes it. Its shape there has the same rank, and each extent is that of
    * `shape` or 1. */
   sf_value value;
-  /* Static: exactly one of the three lists, of `count` elements, row-major in `dims`, each of which is the extent in `shape` or 1. */
+  /* Static: exactly one of the three lists, of `count` elements, row-major in `dims`, each of which is the extent in `shape`, or 1, or where
+   * that is the symbolic dimension itself, more than it ever is: the first so many count. */
   onnx_type type; /* in the graph: of the model's elements; booleans are fp32's 0 and 1 there */
   const float *floats;
   const int64_t *ints; /* integers and booleans */
@@ -30,7 +31,11 @@ typedef struct onnx_value {
   int64_t dims[SF_MAX_RANK], count;
 } onnx_value;
 
-enum { ONNX_INPUTS_MAX = 512, ONNX_FOLD_MAX = 1 << 20 /* elements that an operation may make at import */ };
+enum {
+  ONNX_INPUTS_MAX = 512,
+  ONNX_FOLD_MAX = 1 << 20,   /* elements that an operation may make at import */
+  ONNX_SYMBOL_MAX = 1024 * 4 /* what the symbolic dimension is where a list as long as it has to be made at import */
+};
 
 typedef struct importer {
   sf_context *context;
@@ -167,6 +172,8 @@ sf_value sfi_onnx_scalar(importer *im, double value); /* a constant of rank 0 */
 /* `x` under extents of which at most one is symbolic, or that it shares with x. */
 sf_value sfi_onnx_reshaped(importer *im, sf_value x, const sfi_shape *shape);
 sf_value sfi_onnx_transposed(importer *im, sf_value x, int32_t rank, const int64_t *perm);
+/* Of a table's dimensions that are symbolic in `shape`, and have more than one element here, the first so many. */
+sf_value sfi_onnx_first(importer *im, sf_value x, const sfi_shape *shape);
 static inline const sfi_shape *sfi_onnx_shape_of(const importer *im, sf_value x) {
   return &im->graph->nodes[x].shape;
 }

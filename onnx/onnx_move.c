@@ -139,28 +139,44 @@ static sf_value sliced(importer *im, sf_value x, int32_t axis, int64_t start, in
                                     {.id = SF_ATTR_STEPS, .count = rank, .ints = steps}});
 }
 
-/* One dimension of a slice, as ONNX clips it. A symbolic extent is taken whole. */
+/* One dimension of a slice, as ONNX clips it. `extent`: that of the result. */
 typedef struct box {
-  int64_t start, end, step, count;
+  int64_t start, end, step, count; /* count: elements here, where the extent is symbolic all of a table */
+  sfi_poly extent;
+  bool whole, table; /* table: of a known extent the first so many as the symbolic dimension says */
 } box;
 
+/* Of a symbolic extent all, or so many from one of its sides; a run checks that they are there. */
+static bool clip_symbolic(importer *im, sfi_poly extent, int64_t start, sfi_poly end, int64_t step, bool to_end, box *out) {
+  *out = (box){.start = start, .end = to_end ? INT64_MAX : end.c[0], .step = 1, .count = -1, .extent = extent};
+  out->whole = start == 0 && to_end;
+  if (step == 1 && (out->whole || (sfi_is_const(end) && start > INT32_MIN && start < INT32_MAX))) return true;
+  return UNSUPPORTED(im, "this part of a symbolic extent");
+}
+
 static bool clip_box(importer *im, sfi_poly extent, sfi_poly start, sfi_poly end, int64_t step, box *out) {
+  sfi_poly length;
   if (step == 0) return INVALID(im, "a step of 0");
   bool to_end = sfi_poly_equal(end, extent) || (sfi_is_const(end) && end.c[0] > INT32_MAX);
-  if (!sfi_is_const(extent)) {
-    if (!sfi_is(start, 0) || !to_end || step != 1) return UNSUPPORTED(im, "a part of a symbolic extent");
-    *out = (box){0, INT64_MAX, 1, -1};
+  if (!sfi_is_const(start)) return UNSUPPORTED(im, "a start that depends on the symbolic dimension");
+  int64_t from = start.c[0], n = extent.c[0], to = n;
+  if (!sfi_is_const(extent)) return clip_symbolic(im, extent, from, end, step, to_end, out);
+  if (!sfi_is_const(end)) {
+    bool as_many = from >= 0 && from <= n && step == 1 && sfi_poly_add(end, sfi_const(-from), &length);
+    if (!as_many || !sfi_poly_equal(length, (sfi_poly){{0, 1, 0}}))
+      return UNSUPPORTED(im, "bounds that depend on the symbolic dimension");
+    *out = (box){.start = from, .end = INT64_MAX, .step = 1, .count = n - from, .extent = length, .table = true};
     return true;
   }
-  if (to_end) end = extent;
-  if (!sfi_is_const(start) || !sfi_is_const(end)) return UNSUPPORTED(im, "bounds that depend on the symbolic dimension");
-  int64_t n = extent.c[0], from = start.c[0], to = end.c[0];
+  if (!to_end) to = end.c[0];
   if (from < 0) from = from < -n ? -1 : from + n;
   if (to < 0) to = to < -n ? -1 : to + n;
   from = step > 0 ? sfi_max(0, sfi_min(from, n)) : sfi_max(-1, sfi_min(from, n - 1));
   to = step > 0 ? sfi_max(0, sfi_min(to, n)) : sfi_max(-1, sfi_min(to, n - 1));
   int64_t span = step > 0 ? to - from : from - to, pace = step > 0 ? step : step == INT64_MIN ? INT64_MAX : -step;
-  *out = (box){from, to, step, span > 0 ? sfi_ceil_div(span, pace) : 0};
+  *out = (box){.start = from, .end = to, .step = step, .count = span > 0 ? sfi_ceil_div(span, pace) : 0};
+  out->extent = sfi_const(out->count);
+  out->whole = step == 1 && out->count == n;
   return true;
 }
 
@@ -172,10 +188,12 @@ static bool slice_static(importer *im, const box *boxes) {
   sfi_onnx_strides(v, strides);
   for (int32_t i = 0; i < shape.rank; i++) {
     bool spread_out = v->dims[i] == 1 && !sfi_is(v->shape.dims[i], 1); /* each element is the same one */
-    dims[i] = spread_out ? 1 : boxes[i].count;
-    steps[i] = spread_out ? 0 : strides[i] * boxes[i].step;
-    if (!spread_out && boxes[i].count) offset += strides[i] * boxes[i].start;
-    if (boxes[i].count >= 0) shape.dims[i] = sfi_const(boxes[i].count);
+    bool all = spread_out || boxes[i].whole;
+    if (!all && !sfi_is_const(v->shape.dims[i])) return UNSUPPORTED(im, "a part of a symbolic extent");
+    dims[i] = all ? v->dims[i] : boxes[i].count;
+    steps[i] = spread_out ? 0 : strides[i] * (all ? 1 : boxes[i].step);
+    if (!all && boxes[i].count) offset += strides[i] * boxes[i].start;
+    shape.dims[i] = boxes[i].extent;
     if (spread_out && boxes[i].count == 0) return UNSUPPORTED(im, "extent 0");
   }
   if (!out) return true;
@@ -211,12 +229,14 @@ bool sfi_import_slice(importer *im) {
   sf_value x;
   if (!sfi_onnx_operand(im, 0, true, &x)) return false;
   onnx_type type = v->type;
+  sfi_shape shape = v->shape;
   for (int32_t i = 0; i < rank; i++) {
-    if (!seen[i] || boxes[i].count < 0 || (boxes[i].step == 1 && sfi_is(v->shape.dims[i], boxes[i].count))) continue;
+    if (boxes[i].whole) continue;
     if (boxes[i].step < 0) return UNSUPPORTED(im, "a step below 0 at run time");
-    x = sliced(im, x, i, boxes[i].start, boxes[i].end, boxes[i].step);
+    if (!boxes[i].table || boxes[i].start) x = sliced(im, x, i, boxes[i].start, boxes[i].end, boxes[i].step);
+    shape.dims[i] = boxes[i].table || x == SF_NO_VALUE ? boxes[i].extent : sfi_onnx_shape_of(im, x)->dims[i];
   }
-  if (!sfi_onnx_result(im, 0, x)) return false;
+  if (!sfi_onnx_result(im, 0, sfi_onnx_first(im, x, &shape))) return false;
   if (sfi_onnx_output(im, 0)) sfi_onnx_output(im, 0)->type = type;
   return true;
 }
@@ -301,55 +321,100 @@ static bool gather_static(importer *im, int32_t axis, const int64_t *picks) {
   return true;
 }
 
-/* Of a value of the graph by known indices: a slice where they are neighbours, else one slice each. */
-static bool gather_slices(importer *im, int32_t axis, const int64_t *picks) {
+/* The shape of a result in the model. */
+static bool gathered_shape(importer *im, int32_t axis, sfi_shape *out) {
+  const sfi_shape *v = &im->in[0]->shape, *index = &im->in[1]->shape;
+  *out = (sfi_shape){.rank = v->rank - 1 + index->rank};
+  if (out->rank > SF_MAX_RANK) return UNSUPPORTED(im, "more than %d dimensions", SF_MAX_RANK);
+  memcpy(out->dims, v->dims, (size_t)axis * sizeof *v->dims);
+  memcpy(out->dims + axis, index->dims, (size_t)index->rank * sizeof *index->dims);
+  memcpy(out->dims + axis + index->rank, v->dims + axis + 1, (size_t)(v->rank - axis - 1) * sizeof *v->dims);
+  return true;
+}
+
+static sf_value gathered(importer *im, sf_value x, sf_value ids, int32_t axis) {
+  return sfi_onnx_build(im, SF_OP_GATHER, 2, (sf_value[]){x, ids}, 1, &(sf_attr){.id = SF_ATTR_AXIS, .i = axis});
+}
+
+/* Of a value of the graph by known indices: a slice where they are neighbours, else a gather. */
+static bool gather_known(importer *im, int32_t axis, const int64_t *picks, int64_t count) {
   const onnx_value *v = im->in[0], *index = im->in[1];
-  sf_value x, pieces[ONNX_INPUTS_MAX], y;
-  bool neighbours = index->count > 0;
-  for (int64_t k = 1; k < index->count; k++) neighbours &= picks[k] == picks[0] + k;
-  if (!sfi_onnx_operand(im, 0, true, &x)) return false;
-  if (index->count == 0 || (!neighbours && index->count > ONNX_INPUTS_MAX)) {
-    return UNSUPPORTED(im, "%lld indices that are no neighbours", (long long)index->count);
-  }
+  sf_value x, y;
+  sfi_shape shape, here;
+  bool neighbours = count > 0;
+  for (int64_t k = 1; k < count; k++) neighbours &= picks[k] == picks[0] + k;
+  if (!neighbours && !sfi_is_const(v->shape.dims[axis]))
+    return UNSUPPORTED(im, "indices along a symbolic extent that are no neighbours");
+  if (!gathered_shape(im, axis, &shape) || !sfi_onnx_operand(im, 0, true, &x)) return false;
+  here = shape;
+  for (int32_t i = 0; i < index->shape.rank; i++) here.dims[axis + i] = sfi_const(index->dims[i]);
   if (neighbours) {
-    y = sliced(im, x, axis, picks[0], picks[0] + index->count, 1);
+    int64_t end = picks[0] + count;
+    y = sliced(im, x, axis, picks[0], picks[0] < 0 && end == 0 ? INT64_MAX : end, 1);
+    if (index->shape.rank != 1) y = sfi_onnx_reshaped(im, y, &here);
   } else {
-    for (int64_t k = 0; k < index->count; k++) pieces[k] = sliced(im, x, axis, picks[k], picks[k] + 1, 1);
-    y = concat_values(im, (int32_t)index->count, pieces, axis);
-  }
-  sfi_shape shape = {0};
-  if (v->shape.rank - 1 + index->shape.rank > SF_MAX_RANK) return UNSUPPORTED(im, "more than %d dimensions", SF_MAX_RANK);
-  for (int32_t i = 0; i < v->shape.rank; i++) {
-    if (i != axis)
-      shape.dims[shape.rank++] = v->shape.dims[i];
-    else
-      for (int32_t k = 0; k < index->shape.rank; k++) shape.dims[shape.rank++] = sfi_const(index->dims[k]);
+    sfi_shape ids = {.rank = index->shape.rank};
+    for (int32_t i = 0; i < ids.rank; i++) ids.dims[i] = sfi_const(index->dims[i]);
+    int64_t *own = sfi_arena_copy(&im->graph->arena, picks, (size_t)count * sizeof *own);
+    if (!own) return sfi_onnx_fail_memory(im);
+    bool constant = count <= 16;
+    y = gathered(im, x,
+                 sfi_graph_add_leaf(im->graph, constant ? SF_OP_CONSTANT : SF_OP_WEIGHT, constant ? NULL : index->name, SF_I64,
+                                    &ids, own, true, NULL),
+                 axis);
   }
   onnx_type type = v->type;
-  if (index->shape.rank != 1) y = sfi_onnx_reshaped(im, y, &shape);
-  if (!sfi_onnx_result(im, 0, y)) return false;
+  if (!sfi_onnx_result_as(im, 0, sfi_onnx_first(im, y, &shape), &shape)) return false;
   if (sfi_onnx_output(im, 0)) sfi_onnx_output(im, 0)->type = type;
   return true;
 }
 
+static bool gather_by_run(importer *im, int32_t axis) {
+  sf_value x, ids;
+  sfi_shape shape;
+  onnx_type type = im->in[0]->type;
+  if (sfi_onnx_is_float(im->in[1]->type) || im->in[1]->type == ONNX_BOOL) return INVALID(im, "by indices that are no integers");
+  if (!gathered_shape(im, axis, &shape) || !sfi_onnx_operand(im, 0, true, &x) || !sfi_onnx_operand(im, 1, false, &ids))
+    return false;
+  if (!sfi_onnx_result_as(im, 0, gathered(im, x, ids, axis), &shape)) return false;
+  if (sfi_onnx_output(im, 0)) sfi_onnx_output(im, 0)->type = type;
+  return true;
+}
+
+/* The known indices, counted from the first element where its number is known. A list that is as long as the symbolic dimension ends
+ * where the first leaves the extent: a run as long as that is refused. */
+static bool read_picks(importer *im, sfi_poly along, int64_t *picks, int64_t *out_count) {
+  onnx_value *index = im->in[1];
+  bool known = sfi_is_const(along), list = index->shape.rank == 1 && !sfi_is_const(index->shape.dims[0]) && index->count > 1;
+  int64_t extent = along.c[0];
+  for (*out_count = 0; *out_count < index->count; ++*out_count) {
+    int64_t pick = index->ints[*out_count];
+    bool inside = known ? pick >= -extent && pick < extent : pick > INT32_MIN && pick < INT32_MAX;
+    if (!inside && list && *out_count > 1) break;
+    if (!inside) return INVALID(im, "index %lld is outside of extent %lld", (long long)pick, (long long)extent);
+    picks[*out_count] = pick < 0 && known ? pick + extent : pick;
+  }
+  return true;
+}
+
 bool sfi_import_gather(importer *im) {
-  const onnx_value *v = im->in[0], *index = im->in[1];
-  int64_t given;
+  const onnx_value *v = im->in[0];
+  onnx_value *index = im->in[1], cut;
+  int64_t given, count;
   int32_t axis;
   if (!sfi_onnx_int(im, "axis", 0, &given) || !sfi_onnx_axis(im, given, v->shape.rank, &axis)) return false;
-  if (index->kind != VALUE_STATIC) return UNSUPPORTED(im, "by indices that are not known at import");
-  if (index->floats || index->polys || !sfi_onnx_whole(index))
-    return UNSUPPORTED(im, "by indices that depend on the symbolic dimension");
-  if (!sfi_is_const(v->shape.dims[axis])) return UNSUPPORTED(im, "along the symbolic dimension");
-  int64_t *picks = sfi_arena_alloc(&im->arena, (size_t)index->count * sizeof *picks), extent = v->shape.dims[axis].c[0];
+  if (index->kind != VALUE_STATIC) return gather_by_run(im, axis);
+  if (index->floats || index->polys) return UNSUPPORTED(im, "by indices that depend on the symbolic dimension");
+  int64_t *picks = sfi_arena_alloc(&im->arena, (size_t)index->count * sizeof *picks);
   if (!picks) return sfi_onnx_fail_memory(im);
-  for (int64_t k = 0; k < index->count; k++) {
-    picks[k] = index->ints[k] < 0 ? index->ints[k] + extent : index->ints[k];
-    if (picks[k] < 0 || picks[k] >= extent) {
-      return INVALID(im, "index %lld is outside of extent %lld", (long long)index->ints[k], (long long)extent);
-    }
+  if (!read_picks(im, v->shape.dims[axis], picks, &count)) return false;
+  if (count != index->count) {
+    cut = *index;
+    cut.dims[0] = cut.count = count;
+    im->in[1] = &cut;
   }
-  return v->kind == VALUE_STATIC && sfi_onnx_whole(v) ? gather_static(im, axis, picks) : gather_slices(im, axis, picks);
+  bool small = v->kind == VALUE_STATIC && sfi_onnx_whole(v) && sfi_onnx_whole(index) && (!v->floats || v->count <= 4096);
+  return small ? gather_static(im, axis, picks) : gather_known(im, axis, picks, count);
 }
 
 /* ---- repeated and rearranged -------------------------------------------------------------------------------------- */
@@ -372,11 +437,11 @@ bool sfi_import_tile(importer *im) {
   return sfi_onnx_result(im, 0, x);
 }
 
-/* A constant border: blocks of it before and behind, one dimension at a time. */
+/* A constant border; below 0 a border is cut off. */
 bool sfi_import_pad(importer *im) {
   const char *mode;
   const sfi_shape *from = &im->in[0]->shape;
-  int64_t pads[2 * SF_MAX_RANK], axes[SF_MAX_RANK];
+  int64_t pads[2 * SF_MAX_RANK], axes[SF_MAX_RANK], before[SF_MAX_RANK] = {0}, after[SF_MAX_RANK] = {0};
   int32_t count, n_axes = from->rank;
   double value = 0;
   sf_value x;
@@ -392,35 +457,16 @@ bool sfi_import_pad(importer *im) {
   for (int32_t i = 0; i < n_axes; i++) {
     int32_t axis;
     if (!sfi_onnx_axis(im, axes[i], from->rank, &axis)) return false;
-    sf_value parts[3] = {x, x, x};
-    int32_t first = 1, last = 1;
-    for (int side = 0; side < 2; side++) {
-      int64_t pad = pads[i + side * n_axes], numel;
-      if (pad == 0) continue;
-      if (pad < 0) {
-        x = side ? sliced(im, x, axis, 0, pad, 1) : sliced(im, x, axis, -pad, INT64_MAX, 1);
-        parts[1] = x;
-        continue;
-      }
-      if (x == SF_NO_VALUE) return sfi_onnx_result(im, 0, x);
-      sfi_shape border = *sfi_onnx_shape_of(im, x);
-      int64_t dims[SF_MAX_RANK];
-      border.dims[axis] = sfi_const(pad);
-      for (int32_t k = 0; k < border.rank; k++) {
-        if (!sfi_is_const(border.dims[k])) return UNSUPPORTED(im, "beside a symbolic extent");
-        dims[k] = border.dims[k].c[0];
-      }
-      if (!sfi_onnx_count(im, border.rank, dims, &numel)) return false;
-      float *data = sfi_arena_alloc(&im->graph->arena, (size_t)numel * sizeof *data);
-      if (!data) return sfi_onnx_fail_memory(im);
-      for (int64_t k = 0; k < numel; k++) data[k] = (float)value;
-      parts[side ? 2 : 0] = sfi_graph_add_leaf(im->graph, SF_OP_WEIGHT, "border", SF_F32, &border, data, true, NULL);
-      first = side ? first : 0;
-      last = side ? 2 : last;
-    }
-    x = concat_values(im, last - first + 1, parts + first, axis);
+    if (pads[i] < -INT32_MAX || pads[n_axes + i] < -INT32_MAX) return INVALID(im, "a pad of %lld", (long long)pads[i]);
+    int64_t skip = sfi_max(0, -pads[i]), drop = sfi_max(0, -pads[n_axes + i]);
+    if (skip || drop) x = sliced(im, x, axis, skip, drop ? -drop : INT64_MAX, 1);
+    before[axis] = sfi_max(0, pads[i]);
+    after[axis] = sfi_max(0, pads[n_axes + i]);
   }
-  return sfi_onnx_result(im, 0, x);
+  sf_attr attrs[] = {{.id = SF_ATTR_BEFORE, .count = from->rank, .ints = before},
+                     {.id = SF_ATTR_AFTER, .count = from->rank, .ints = after},
+                     {.id = SF_ATTR_VALUE, .f = value}};
+  return sfi_onnx_result(im, 0, sfi_onnx_build(im, SF_OP_PAD, 1, &x, 3, attrs));
 }
 
 /* x[n, c, h, w] cut into `six` and put together again as `four`. */

@@ -85,9 +85,17 @@ bool sfi_import_constant_of_shape(importer *im) {
 }
 
 bool sfi_import_range(importer *im) {
+  const sfi_poly symbol = {{0, 1, 0}};
   onnx_value *out = sfi_onnx_output(im, 0);
   double start, limit, delta;
-  if (!sfi_onnx_number(im, 0, &start) || !sfi_onnx_number(im, 1, &limit) || !sfi_onnx_number(im, 2, &delta)) return false;
+  if (!sfi_onnx_number(im, 0, &start) || !sfi_onnx_number(im, 2, &delta)) return false;
+  const onnx_value *to = im->in[1];
+  sfi_poly length = {{0}};
+  if (to->polys && to->count == 1 && delta == 1 && sfi_poly_add(to->polys[0], sfi_const(-(int64_t)start), &length) &&
+      sfi_poly_equal(length, symbol))
+    limit = start + ONNX_SYMBOL_MAX; /* a table of which the first so many count */
+  else if (!sfi_onnx_number(im, 1, &limit))
+    return false;
   double steps = (limit - start) / delta;
   if (!(steps <= ONNX_FOLD_MAX)) return UNSUPPORTED(im, "more than %d elements would be made at import", ONNX_FOLD_MAX);
   int64_t count = steps > 0 ? (int64_t)steps + (steps > (double)(int64_t)steps) : 0;
@@ -105,6 +113,7 @@ bool sfi_import_range(importer *im) {
     sfi_onnx_set_floats(out, 1, &count, count, data);
   else
     sfi_onnx_set_ints(out, im->in[0]->type, 1, &count, count, data);
+  if (sfi_poly_equal(length, symbol)) out->shape.dims[0] = symbol;
   return true;
 }
 

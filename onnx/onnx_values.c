@@ -138,26 +138,24 @@ static bool put_static(importer *im, onnx_value *v) {
   /* The data is the graph's own. */
   v->value = sfi_graph_add_leaf(im->graph, constant ? SF_OP_CONSTANT : SF_OP_WEIGHT, constant ? NULL : v->name, dtype, &shape, data,
                                 true, &place);
+  v->value = sfi_onnx_first(im, v->value, &v->shape);
   if (v->value != SF_NO_VALUE) return true;
   return sfi_onnx_fail(im, im->graph->diag.error.status, "operand \"%s\": %s", v->name, im->graph->diag.error.message);
 }
 
-/* `x`, whose extents in the graph lag behind `shape`, with all of them. */
+/* `x`, whose extents in the graph lag behind those of `v`, with all of them. */
 static bool expand(importer *im, const onnx_value *v, sf_value *x) {
-  int64_t dims[SF_MAX_RANK], count;
+  const sfi_shape *here = sfi_onnx_shape_of(im, *x);
+  int64_t dims[SF_MAX_RANK];
   for (int32_t i = 0; i < v->shape.rank; i++) {
-    if (!sfi_is_const(v->shape.dims[i])) {
+    bool same = sfi_poly_equal(here->dims[i], v->shape.dims[i]);
+    if (!same && !sfi_is_const(v->shape.dims[i])) {
       return UNSUPPORTED(im, "operand \"%s\" is expanded along the symbolic dimension, which this operator would have to see",
                          v->name);
     }
-    dims[i] = v->shape.dims[i].c[0];
+    dims[i] = same ? 0 : v->shape.dims[i].c[0];
   }
-  if (!sfi_onnx_count(im, v->shape.rank, dims, &count)) return false;
-  float *ones = sfi_arena_alloc(&im->graph->arena, (size_t)count * sizeof *ones);
-  if (!ones) return sfi_onnx_fail_memory(im);
-  for (int64_t i = 0; i < count; i++) ones[i] = 1;
-  sf_value factor = sfi_graph_add_leaf(im->graph, SF_OP_WEIGHT, "ones", SF_F32, &v->shape, ones, true, NULL);
-  *x = sfi_onnx_binary(im, SF_OP_MUL, *x, factor); /* exact, for NaN and infinities too */
+  *x = sfi_onnx_build(im, SF_OP_EXPAND, 1, x, 1, &(sf_attr){.id = SF_ATTR_SHAPE, .count = v->shape.rank, .ints = dims});
   return *x != SF_NO_VALUE || sfi_onnx_fail(im, im->graph->diag.error.status, "%s", im->graph->diag.error.message);
 }
 
@@ -280,6 +278,22 @@ sf_value sfi_onnx_scalar(importer *im, double value) {
 sf_value sfi_onnx_transposed(importer *im, sf_value x, int32_t rank, const int64_t *perm) {
   if (x == SF_NO_VALUE) return x;
   return sfi_onnx_build(im, SF_OP_TRANSPOSE, 1, &x, 1, &(sf_attr){.id = SF_ATTR_PERM, .count = rank, .ints = perm});
+}
+
+sf_value sfi_onnx_first(importer *im, sf_value x, const sfi_shape *shape) {
+  if (x == SF_NO_VALUE) return x;
+  const sfi_shape *here = sfi_onnx_shape_of(im, x);
+  int64_t starts[SF_MAX_RANK] = {0}, ends[SF_MAX_RANK], symbolic[SF_MAX_RANK];
+  int32_t rank = here->rank, count = 0;
+  for (int32_t i = 0; i < rank; i++) {
+    ends[i] = INT64_MAX;
+    if (!sfi_is_const(shape->dims[i]) && sfi_is_const(here->dims[i]) && !sfi_is(here->dims[i], 1)) symbolic[count++] = i;
+  }
+  if (count == 0) return x;
+  return sfi_onnx_build(im, SF_OP_SLICE, 1, &x, 3,
+                        (sf_attr[]){{.id = SF_ATTR_STARTS, .count = rank, .ints = starts},
+                                    {.id = SF_ATTR_ENDS, .count = rank, .ints = ends},
+                                    {.id = SF_ATTR_SYMBOLIC, .count = count, .ints = symbolic}});
 }
 
 /* Is dimension i of the new shape dimension i of x, with all before it equal too? Then 0 names it, whatever it depends on. */

@@ -206,6 +206,15 @@ SF_API sf_status sf_graph_value_info(const sf_graph *graph, sf_value value, sf_t
 SF_API int32_t sf_graph_value_count(const sf_graph *graph);
 /* SF_OP_INPUT for what is not a value. */
 SF_API sf_op sf_graph_value_op(const sf_graph *graph, sf_value value);
+/* What made a value: its operands and its attributes, defaults filled in. 0 and SF_NO_VALUE for what is not there; an attribute that the
+ * operation has not is SF_STATUS_NOT_FOUND. out_attr->ints is borrowed from the graph. Since 0.1. */
+SF_API int32_t sf_graph_operand_count(const sf_graph *graph, sf_value value);
+SF_API sf_value sf_graph_operand(const sf_graph *graph, sf_value value, int32_t i);
+SF_API sf_status sf_graph_value_attr(const sf_graph *graph, sf_value value, sf_attr_id id, sf_attr *out_attr);
+/* Elements of a weight or constant, borrowed; NULL for other values. Since 0.1. */
+SF_API const void *sf_graph_value_data(const sf_graph *graph, sf_value value, size_t *out_bytes);
+/* Gives a weight other elements of the same type and number; programs that are compiled already keep theirs. Since 0.1. */
+SF_API sf_status sf_graph_set_weight(sf_graph *graph, sf_value weight, const void *data, size_t bytes, sf_ownership ownership);
 /* The value of that name in the text form, or the weight of that tensor name; SF_NO_VALUE where there is none. */
 SF_API sf_value sf_graph_find(const sf_graph *graph, const char *name);
 SF_API int32_t sf_graph_input_count(const sf_graph *graph);
@@ -228,6 +237,9 @@ SF_API sf_status sf_graph_parse_lines(sf_graph *graph, const char *text, size_t 
 /* Writes the text form; sf_graph_parse reads it back and prints the same. Weights are written by name, constants whole.
  * SF_STATUS_OUT_OF_MEMORY is its only error; a `write` that returns false ends the text. */
 SF_API sf_status sf_graph_print(const sf_graph *graph, sf_write_fn write, void *user);
+/* Writes the text form to `path` and the weights to a safetensors file beside it, named after it: model.sft, model.safetensors. Where
+ * the second cannot be written the first is left as it was. Since 0.1. */
+SF_API sf_status sf_graph_save(const sf_graph *graph, const char *path);
 
 /* ---- ONNX --------------------------------------------------------------------------------------------------------- */
 

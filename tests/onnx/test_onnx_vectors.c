@@ -1,0 +1,134 @@
+/* Models that make_models.py wrote, imported and run by the reference back end and as compiled programs, against what ONNX Runtime computed.
+ * Every operator of the importer's table is among them. Without an argument the kept file; else the file named: fresh random ones. */
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "weights_file.h"
+
+enum { PORTS = 32 };
+static const char *path = "vectors.safetensors", *folder = SFI_SOURCE_DIR "/tests/onnx/";
+
+static const sfi_tensor_entry *find(const sfi_mapping *vectors, const char *name, int length, const char *kind, const char *port) {
+  char text[256];
+  snprintf(text, sizeof text, "%.*s/%s%s", length, name, kind, port);
+  const sfi_tensor_entry *entry = sfi_mapping_find(vectors, text);
+  ck_assert_msg(entry != NULL, "no tensor %s", text);
+  return entry;
+}
+
+static sf_tensor tensor_of(const sfi_tensor_entry *entry) {
+  sf_tensor tensor = {.data = (void *)entry->data, .dtype = entry->dtype, .rank = entry->rank};
+  memcpy(tensor.dims, entry->dims, sizeof tensor.dims);
+  return tensor;
+}
+
+static int64_t count_of(const sf_tensor *tensor) {
+  int64_t count = 1;
+  for (int32_t i = 0; i < tensor->rank; i++) count *= tensor->dims[i];
+  return count;
+}
+
+/* Sums in another order differ by some roundings of what they sum; nothing here sums more than a few dozen numbers. */
+static bool check_close(const char *name, const char *how, const sf_tensor *got, const sf_tensor *want) {
+  const float *a = got->data, *b = want->data;
+  double most = 1;
+  for (int64_t i = 0; i < count_of(want); i++) most = isfinite(b[i]) && fabsf(b[i]) > most ? fabsf(b[i]) : most;
+  for (int64_t i = 0; i < count_of(want); i++) {
+    bool same = isnan(b[i]) ? isnan(a[i]) : isinf(b[i]) ? a[i] == b[i] : fabs((double)a[i] - (double)b[i]) <= 1e-5 * most;
+    if (same) continue;
+    printf("%s, %s: element %lld is %.9g, not %.9g\n", name, how, (long long)i, (double)a[i], (double)b[i]);
+    return false;
+  }
+  return true;
+}
+
+static bool report(sf_context *context, const char *name, const char *how) {
+  sf_error error;
+  sf_context_take_error(context, &error);
+  printf("%s, %s: %s\n", name, how, error.message);
+  return false;
+}
+
+static bool run(sf_context *context, const sf_graph *graph, const sfi_mapping *vectors, const char *name, int length,
+                const char *how) {
+  sf_program *program;
+  sf_tensor in[PORTS], out[PORTS], want[PORTS];
+  sf_tensor_info info;
+  if (sf_compile(context, graph, NULL, &program, NULL) != SF_OK) return report(context, name, how);
+  int32_t n_in = sf_program_input_count(program), n_out = sf_program_output_count(program);
+  ck_assert(n_in <= PORTS && n_out <= PORTS);
+  for (int32_t i = 0; i < n_in; i++) {
+    ck_assert_int_eq(sf_program_input_info(program, i, &info), SF_OK);
+    in[i] = tensor_of(find(vectors, name, length, "in:", info.name));
+  }
+  for (int32_t i = 0; i < n_out; i++) {
+    ck_assert_int_eq(sf_program_output_info(program, i, &info), SF_OK);
+    out[i] = want[i] = tensor_of(find(vectors, name, length, "out:", info.name));
+    size_t bytes = (size_t)count_of(&want[i]) * sizeof(float);
+    out[i].data = malloc(bytes + 1);
+    memset(out[i].data, 0xa5, bytes);
+  }
+  bool good = sf_run(program, n_in, in, n_out, out) == SF_OK || report(context, name, how);
+  for (int32_t i = 0; i < n_out; i++) {
+    good = good && check_close(name, how, &out[i], &want[i]);
+    free(out[i].data);
+  }
+  sf_program_release(program);
+  return good;
+}
+
+static sf_context *context_for(sf_isa isa) {
+  sf_context_options options;
+  sf_context *context;
+  SF_INIT(&options);
+  options.isa = isa;
+  options.cache_dir = "";
+  ck_assert_int_eq(sf_context_create(&options, &context), SF_OK);
+  return context;
+}
+
+START_TEST(models_compute_what_onnx_runtime_computes) {
+  static const char suffix[] = "/model";
+  sfi_mapping *vectors;
+  sfi_diag diag = {0};
+  int count = 0, failures = 0;
+  sf_status opened = sfi_mapping_open(&sfi_default_allocator, path[0] == '/' ? NULL : folder, path, &diag, &vectors);
+  ck_assert_msg(opened == SF_OK, "%s", diag.error.message);
+  sf_context *contexts[] = {context_for(SF_ISA_REFERENCE), context_for(SF_ISA_NATIVE)};
+  for (size_t i = 0; i < sfi_mapping_count(vectors); i++) {
+    const sfi_tensor_entry *entry = sfi_mapping_at(vectors, i);
+    int length = (int)strlen(entry->name) - (int)strlen(suffix);
+    if (length <= 0 || strcmp(entry->name + length, suffix) != 0) continue;
+    count++;
+    for (int k = 0; k < 2; k++) {
+      sf_graph *graph;
+      if (sf_graph_from_onnx(contexts[k], entry->data, entry->bytes, "model", NULL, NULL, &graph) != SF_OK)
+        failures += !report(contexts[k], entry->name, "import");
+      else
+        failures += !run(contexts[k], graph, vectors, entry->name, length, k ? "compiled" : "reference");
+      sf_graph_release(graph);
+    }
+  }
+  printf("%d models\n", count);
+  ck_assert_int_gt(count, 0);
+  ck_assert_int_eq(failures, 0);
+  for (int k = 0; k < 2; k++) sf_context_release(contexts[k]);
+  sfi_mapping_release(vectors);
+}
+END_TEST
+
+int main(int argc, char **argv) {
+  if (argc > 1) path = argv[1];
+  Suite *suite = suite_create("onnx_vectors");
+  TCase *tests = tcase_create("vectors");
+  tcase_set_timeout(tests, 0);
+  tcase_add_test(tests, models_compute_what_onnx_runtime_computes);
+  suite_add_tcase(suite, tests);
+  SRunner *runner = srunner_create(suite);
+  srunner_run_all(runner, CK_NORMAL);
+  int failed = srunner_ntests_failed(runner);
+  srunner_free(runner);
+  return failed ? 1 : 0;
+}
