@@ -17,6 +17,9 @@ typedef struct side {
 
 enum { SPARSE_PERCENT = 60 }; /* of weights that are not zero, up to which rows begin on whole vectors */
 
+/* Nonzeros that read an input channel, on average, from which it pays to copy the channel to a vector's boundary. */
+enum { NONZEROS_A_CHANNEL = 16 };
+
 static int64_t gcd(int64_t a, int64_t b) {
   return b ? gcd(b, a % b) : a;
 }
@@ -39,9 +42,12 @@ static side make_side(const sfi_lowering *l, sf_value v, int32_t d) {
   return s;
 }
 
+static bool has_padding(const side *s) {
+  return s->before || s->after;
+}
 /* Padding, or positions beyond the image in the last phase. */
 static bool needs_copy(const side *s) {
-  return s->before || s->after || s->stride != 1;
+  return has_padding(s) || s->stride != 1;
 }
 
 /* How the rows of a phase stand in memory. */
@@ -141,6 +147,34 @@ static const int64_t *positions(sfi_lowering *l, int64_t channels, const side *h
   return position;
 }
 
+/* A 1x1 window without padding: pixels of a channel are one index, channels begin on whole vectors where many nonzeros read them. */
+static void pixel_operand(sfi_lowering *l, sfi_kernel *kernel, const sfi_shape *shape, sfi_view view, const side *h,
+                          const side *w) {
+  const int64_t lanes = l->plan->target->lanes, pixels = h->out * w->out;
+  const sfi_facts *facts = kernel->contract.facts;
+  sfi_shape read = *shape;
+  sfi_poly pixel;
+  read.dims[2] = sfi_const(h->out), read.dims[3] = sfi_const(w->out);
+  view.stride[2] = sfi_low_mul(l, view.stride[2], sfi_const(h->stride));
+  view.stride[3] = sfi_low_mul(l, view.stride[3], sfi_const(w->stride));
+  const bool together = sfi_low_merge(l, &read, view.stride, 2, 4, &pixel) && (sfi_is(pixel, 1) || pixels == 1);
+  const bool wanted = pixels > 1 && facts && facts->nonzeros >= NONZEROS_A_CHANNEL * facts->columns;
+  const bool aligned = sfi_is_const(view.stride[1]) && view.stride[1].c[0] % lanes == 0 && view.offset.c[0] % lanes == 0;
+  if (!together || (wanted && !aligned)) {
+    const int64_t channel = wanted ? sfi_round_up(pixels, lanes) : pixels;
+    sfi_buffer buffer = {.kind = SFI_BUFFER_TEMP, .value = SF_NO_VALUE, .dtype = SF_F32};
+    buffer.columns = sfi_low_mul(l, shape->dims[0], shape->dims[1]);
+    buffer.features = sfi_const(channel);
+    const sfi_view copy = {
+        .buffer = sfi_low_buffer(l, &buffer),
+        .stride = {sfi_low_mul(l, shape->dims[1], sfi_const(channel)), sfi_const(channel), sfi_const(w->out), sfi_const(1)}};
+    sfi_low_copy(l, &read, &view, NULL, &copy);
+    view = copy;
+  }
+  kernel->operand[1] =
+      (sfi_access){.buffer = view.buffer, .offset = view.offset, .stride = {view.stride[0], view.stride[1], sfi_const(1)}};
+}
+
 static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
   const sfi_node *node = &l->graph->nodes[v];
   const sf_value x = node->inputs[0];
@@ -148,12 +182,8 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
   const side h = make_side(l, v, 0), w = make_side(l, v, 1);
   const int64_t channels = shape->dims[1].c[0];
   sfi_view view = sfi_low_row(l, x);
-  if (h.taps == 1 && w.taps == 1 && !needs_copy(&h) && !needs_copy(&w)) {
-    sfi_poly pixel;
-    if (!sfi_low_merge(l, shape, view.stride, 2, 4, &pixel) || !(sfi_is(pixel, 1) || h.in * w.in == 1))
-      view = sfi_low_densify(l, shape, &view);
-    kernel->operand[1] =
-        (sfi_access){.buffer = view.buffer, .offset = view.offset, .stride = {view.stride[0], view.stride[1], sfi_const(1)}};
+  if (h.taps == 1 && w.taps == 1 && !has_padding(&h) && !has_padding(&w)) {
+    pixel_operand(l, kernel, shape, view, &h, &w);
     return;
   }
   sfi_contract *contract = &kernel->contract;

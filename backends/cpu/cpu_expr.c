@@ -51,6 +51,19 @@ static LLVMValueRef lane_pointers(sfi_emission *e, const sfi_point *point, LLVMT
   return LLVMBuildGEP2(e->builder, type, base, &index, 1, "");
 }
 
+/* Every other float from `pointer` on: two loads and a shuffle, where a gather takes a cycle a lane. mask NULL: all lanes. */
+static LLVMValueRef load_even(sfi_emission *e, LLVMValueRef pointer, LLVMValueRef mask) {
+  const int32_t n = e->lanes;
+  LLVMValueRef half[2], none = LLVMConstNull(lanes_of(e, e->i1)), lane[64];
+  for (int32_t h = 0; h < 2; h++) {
+    for (int32_t i = 0; i < n; i++) lane[i] = LLVMConstInt(e->i32, (unsigned long long)(i % 2 ? n : h * n / 2 + i / 2), false);
+    LLVMValueRef wide = LLVMBuildShuffleVector(e->builder, mask ? mask : all_lanes(e), none, LLVMConstVector(lane, (unsigned)n), "");
+    half[h] = sfi_load_vector(e, sfi_at(e, e->f32, pointer, sfi_i64(e, (int64_t)h * n)), wide);
+  }
+  for (int32_t i = 0; i < n; i++) lane[i] = LLVMConstInt(e->i32, (unsigned long long)i * 2, false);
+  return LLVMBuildShuffleVector(e->builder, half[0], half[1], LLVMConstVector(lane, (unsigned)n), "");
+}
+
 /* Elements of an operand as they are in memory: a vector of them, or one where the point is one or all lanes read the same (and
  * `splat` is false). `more`: i64 added to each lane's address, or NULL. */
 static LLVMValueRef load_elements(sfi_emission *e, int32_t operand, const sfi_point *point, LLVMTypeRef type, LLVMValueRef first,
@@ -79,6 +92,8 @@ static LLVMValueRef load_elements(sfi_emission *e, int32_t operand, const sfi_po
     return sfi_intrinsic(e, "llvm.masked.load", types, 2,
                          (LLVMValueRef[]){pointer, alignment, mask ? mask : all_lanes(e), LLVMConstNull(vector)}, 4);
   }
+  if (sfi_is(stride, 2) && !point->lane_index && !more && type == e->f32 && e->target->masks)
+    return load_even(e, sfi_at(e, type, base, first), mask);
   LLVMTypeRef types[] = {vector, lanes_of(e, e->ptr)};
   return sfi_intrinsic(e, "llvm.masked.gather", types, 2,
                        (LLVMValueRef[]){lane_pointers(e, point, type, base, first, stride, more), alignment,

@@ -8,12 +8,15 @@ sfi_refusal sfi_map_accept(sfi_kernel *k, const sfi_plan *plan) {
     if (k->bound[b].limit > SFI_LANES_MOST) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   return SFI_REFUSE_NONE;
 }
-/* A gather or scatter costs about a cycle a lane. */
+/* A gather or scatter costs about a cycle a lane; every other element is loaded in two halves. */
 double sfi_map_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   double cycles = 2;
   for (int32_t i = 0; i < k->n_operands && k->rank; i++) {
     sfi_poly stride = k->operand[i].stride[k->rank - 1];
-    if (!sfi_is(stride, 0) && !sfi_is(stride, 1)) cycles += plan->target->lanes;
+    if (i && sfi_is(stride, 2) && plan->target->masks)
+      cycles += 4;
+    else if (!sfi_is(stride, 0) && !sfi_is(stride, 1))
+      cycles += plan->target->lanes;
   }
   return sfi_space_cost(k, plan, symbol, cycles);
 }
