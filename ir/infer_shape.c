@@ -148,7 +148,7 @@ sf_status sfi_infer_gather(const sf_graph *graph, sfi_node *node, sfi_diag *diag
   memcpy(node->shape.dims, x->dims, (size_t)axis * sizeof *x->dims);
   memcpy(node->shape.dims + axis, ids->dims, (size_t)ids->rank * sizeof *ids->dims);
   memcpy(node->shape.dims + axis + ids->rank, x->dims + axis + 1, (size_t)(x->rank - axis - 1) * sizeof *x->dims);
-  sfi_index_limits_of(graph, node, 1, &limits);
+  sfi_index_limits_of(graph, node, 1, 1, &limits);
   int64_t wrong;
   if (!graph->nodes[limits.leaf].data || sfi_within(&graph->nodes[limits.leaf], graph->nodes[limits.leaf].data, &limits, &wrong))
     return SF_OK;

@@ -88,6 +88,7 @@ typedef enum sfi_anchor {
   SFI_ANCHOR_POOL,      /* windows over operand 1 */
   SFI_ANCHOR_CONTRACT,  /* matrix product with a static W, or convolution: see sfi_contract */
   SFI_ANCHOR_PRODUCT,   /* matrix product of two run-time operands: see sfi_contract, `depth` */
+  SFI_ANCHOR_ATTEND,    /* softmax(scale q k^T + mask) v: see sfi_attend */
   SFI_ANCHOR_NODE       /* one graph node, run by the reference back end on ROW buffers */
 } sfi_anchor;
 
@@ -127,6 +128,19 @@ typedef struct sfi_contract {
   int64_t pitch, valid, fold;
 } sfi_contract;
 
+/* out[b, h, i, f] = sum over j of softmax over j (scale * sum over e of q[b, h, i, e] k[b, g, j, e] + mask[b, h, i, j]) v[b, g, j, f],
+ * g = h / group. Space (b, h, t, f, l): a ragged one, whose panel t and lane l are the query i. Keys are two more dimensions, a block
+ * and a key within it, j = block * key_block + key (reduce_extent), and the last that accesses are affine in. Operand 1 is q, 2 k, 3 v;
+ * dimension 3 of q and k is e, below `depth`; dimension 1 of k and v is g. Keys at or past `keys` do not exist; with `position`, an operand
+ * of one integer p, neither do those at or past p + queries; where causal, query i has only those up to p + i (p 0 without it). */
+typedef struct sfi_attend {
+  int64_t group, depth, key_block;
+  sfi_poly keys;
+  float scale;
+  bool causal;
+  int32_t mask, position; /* operands; 0: none */
+} sfi_attend;
+
 /* Tiles, shared by the runtime and the emitters; tile numbers are row-major over the dimensions named here.
  *   CONTRACT, PRODUCT: (t, column block, row block): extent of t x ceil(J / tile.column_block) x ceil(M / tile.row_block) where M is
  *     contract.row_count. In a panel space a tile spans the whole panel: one column block.
@@ -146,7 +160,7 @@ typedef struct sfi_kernel {
   sfi_bound bound[SFI_BOUNDS_MAX];
   sfi_expr pre;      /* REDUCE, SOFTMAX, NORMALIZE: over space + reduction dimensions; LOADs only, no ARG */
   sfi_expr epilogue; /* never empty; starts with ARG where the anchor has a value */
-  /* REDUCE */
+  /* REDUCE; ATTEND: keys */
   sf_op reduce; /* REDUCE_SUM, REDUCE_MEAN, REDUCE_MAX */
   int32_t reduce_rank;
   sfi_extent reduce_extent[SFI_SPACE_MAX]; /* accesses' strides [rank .. rank + reduce_rank) */
@@ -154,6 +168,7 @@ typedef struct sfi_kernel {
   double eps;
   sfi_pool pool;
   sfi_contract contract;
+  sfi_attend attend;
   /* ANCHOR_NODE: index in the plan's graph; operand 0 is its output, operand 1 + i its input i: whole ROW buffers of the node's
    * shapes, offsets and strides unused. SF_NO_VALUE: operand 1 is copied to operand 0.
    * Other anchors: the operation they come from, SF_NO_VALUE for what lowering added; for names only. */

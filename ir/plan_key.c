@@ -87,8 +87,8 @@ static void put_contract(const sfi_contract *c, sfi_text *out) {
   put_poly(out, c->depth);
   /* Positions go into the packed weight, but whether and how far they reach shapes the code. */
   if (c->k_offset) sfi_digest_hex(sfi_digest_of(c->k_offset, (size_t)c->depth.c[0] * sizeof *c->k_offset), hex);
-  sfi_text_printf(out, " groups %lld pitch %lld valid %lld fold %lld positions %s\n", (long long)c->groups,
-                  (long long)c->pitch, (long long)c->valid, (long long)c->fold, hex);
+  sfi_text_printf(out, " groups %lld pitch %lld valid %lld fold %lld positions %s\n", (long long)c->groups, (long long)c->pitch,
+                  (long long)c->valid, (long long)c->fold, hex);
 }
 
 static void put_pool(const sfi_pool *p, sfi_text *out) {
@@ -98,6 +98,15 @@ static void put_pool(const sfi_pool *p, sfi_text *out) {
   }
   for (int i = 0; i < 4; i++) sfi_text_printf(out, " %lld", (long long)p->pad[i]);
   sfi_text_printf(out, " in %lld %lld count %d\n", (long long)p->in_height, (long long)p->in_width, p->count_include_pad);
+}
+
+static void put_attend(const sfi_attend *a, sfi_text *out) {
+  uint32_t bits;
+  memcpy(&bits, &a->scale, sizeof bits);
+  sfi_text_printf(out, "attend group %lld depth %lld block %lld scale %08x causal %d mask %d position %d keys ",
+                  (long long)a->group, (long long)a->depth, (long long)a->key_block, bits, a->causal, a->mask, a->position);
+  put_poly(out, a->keys);
+  sfi_text_printf(out, "\n");
 }
 
 void sfi_kernel_key(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text *out) {
@@ -125,6 +134,7 @@ void sfi_kernel_key(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text *ou
     memcpy(&eps, &kernel->eps, sizeof eps);
     sfi_text_printf(out, "axis %d eps %016llx\n", kernel->axis, (unsigned long long)eps);
   }
+  if (kernel->anchor == SFI_ANCHOR_ATTEND) put_attend(&kernel->attend, out);
   if (kernel->anchor == SFI_ANCHOR_POOL) put_pool(&kernel->pool, out);
   if (contraction) put_contract(&kernel->contract, out);
 }

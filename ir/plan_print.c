@@ -4,7 +4,8 @@
 static const char *const anchor_text[] = {[SFI_ANCHOR_MAP] = "map",         [SFI_ANCHOR_REDUCE] = "reduce",
                                           [SFI_ANCHOR_SOFTMAX] = "softmax", [SFI_ANCHOR_NORMALIZE] = "normalize",
                                           [SFI_ANCHOR_POOL] = "pool",       [SFI_ANCHOR_CONTRACT] = "contract",
-                                          [SFI_ANCHOR_PRODUCT] = "product", [SFI_ANCHOR_NODE] = "node"};
+                                          [SFI_ANCHOR_PRODUCT] = "product", [SFI_ANCHOR_ATTEND] = "attend",
+                                          [SFI_ANCHOR_NODE] = "node"};
 static const char *const kind_text[] = {[SFI_BUFFER_INPUT] = "input",
                                         [SFI_BUFFER_OUTPUT] = "output",
                                         [SFI_BUFFER_STATIC] = "static",
@@ -61,6 +62,18 @@ static void print_contract(const sfi_plan *plan, const sfi_kernel *kernel, sfi_t
   if (c->valid) sfi_text_printf(out, ", image rows of %lld in %lld", (long long)c->valid, (long long)c->pitch);
   if (c->fold > 1) sfi_text_printf(out, ", folded %lld times", (long long)c->fold);
   sfi_text_printf(out, "\n");
+}
+
+static void print_attend(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text *out) {
+  const sfi_attend *a = &kernel->attend;
+  sfi_text_printf(out, "  keys ");
+  sfi_poly_print(out, a->keys, plan->graph->symbol);
+  sfi_text_printf(out, " in blocks of %lld, of %lld features, scale ", (long long)a->key_block, (long long)a->depth);
+  sfi_text_number(out, (double)a->scale);
+  if (a->group > 1) sfi_text_printf(out, ", %lld heads share one", (long long)a->group);
+  if (a->mask) sfi_text_printf(out, ", plus %%%d", a->mask);
+  if (a->position) sfi_text_printf(out, ", behind %%%d", a->position);
+  sfi_text_printf(out, "%s\n", a->causal ? ", causal" : "");
 }
 
 static void print_pool(const sfi_pool *p, sfi_text *out) {
@@ -139,6 +152,7 @@ static void print_kernel(const sfi_plan *plan, const sfi_kernel *kernel, sfi_tex
   sfi_text_printf(out, "%s: %s\n", kernel->name, anchor_text[kernel->anchor]);
   if (kernel->anchor != SFI_ANCHOR_NODE) print_space(plan, kernel, out);
   if (kernel->anchor == SFI_ANCHOR_CONTRACT || kernel->anchor == SFI_ANCHOR_PRODUCT) print_contract(plan, kernel, out);
+  if (kernel->anchor == SFI_ANCHOR_ATTEND) print_attend(plan, kernel, out);
   if (kernel->anchor == SFI_ANCHOR_POOL) print_pool(&kernel->pool, out);
   for (int32_t i = 0; i < kernel->n_operands; i++) print_operand(plan, kernel, i, out);
   print_expr("of", &kernel->pre, out);

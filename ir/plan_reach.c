@@ -93,6 +93,27 @@ static range of_a(const sfi_kernel *kernel, int64_t symbol) {
   return r;
 }
 
+/* Queries and keys that exist count, panels are touched whole; q and k have features of their own, k and v heads of their own. */
+static range of_attention(const sfi_plan *plan, const sfi_kernel *kernel, int32_t operand, int64_t symbol) {
+  const sfi_access *access = &kernel->operand[operand];
+  const sfi_attend *a = &kernel->attend;
+  range r = start(access->offset, symbol);
+  const bool panels = plan->buffers[access->buffer].panel != 0, of_keys = operand == 2 || operand == 3;
+  int64_t heads = 0;
+  if (operand && operand == a->position) return r;
+  add_dimension(&r, kernel->extent[0], access->stride[0], symbol);
+  if (!sfi_extent_eval(kernel->extent[1], symbol, &heads)) r.good = false;
+  add_dimension(&r, (sfi_extent){sfi_const(of_keys ? heads / a->group : heads), 1}, access->stride[1], symbol);
+  add_dimension(&r, operand == 1 || operand == 2 ? (sfi_extent){sfi_const(a->depth), 1} : kernel->extent[3], access->stride[3],
+                symbol);
+  if (panels && !of_keys) add_dimension(&r, kernel->extent[2], access->stride[2], symbol);
+  if (!of_keys) add_dimension(&r, panels ? kernel->extent[4] : (sfi_extent){kernel->ragged.columns, 1}, access->stride[4], symbol);
+  if (panels && of_keys) add_dimension(&r, kernel->reduce_extent[0], access->stride[5], symbol);
+  if (of_keys || operand == a->mask)
+    add_dimension(&r, panels ? kernel->reduce_extent[1] : (sfi_extent){a->keys, 1}, access->stride[6], symbol);
+  return r;
+}
+
 static bool is_bounded(const sfi_kernel *kernel, int32_t operand) {
   for (int32_t b = 0; b < kernel->n_bounds; b++) {
     if (kernel->bound[b].operand == operand) return true;
@@ -108,6 +129,7 @@ static sf_status check_at(const sfi_plan *plan, const sfi_kernel *kernel, int64_
     if (buffer->kind == SFI_BUFFER_PACKED || is_bounded(kernel, i)) continue;
     const range r = i == 1 && contraction                         ? of_x(kernel, symbol)
                     : i == 2 && product                           ? of_a(kernel, symbol)
+                    : kernel->anchor == SFI_ANCHOR_ATTEND         ? of_attention(plan, kernel, i, symbol)
                     : i == 1 && kernel->anchor == SFI_ANCHOR_POOL ? of_pool(kernel, symbol)
                                                                   : of_space(plan, kernel, &kernel->operand[i], symbol);
     const bool sized = r.good && sfi_buffer_bytes(buffer, symbol, &bytes);

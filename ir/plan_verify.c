@@ -45,7 +45,9 @@ static sf_status check_space(const sfi_kernel *kernel, sfi_diag *diag) {
   const sfi_ragged *r = &kernel->ragged;
   CHECK_KERNEL(kernel->rank >= 1 && kernel->reduce_rank >= 0 && kernel->rank + kernel->reduce_rank <= SFI_SPACE_MAX, "rank");
   for (int32_t d = 0; d < kernel->rank; d++) CHECK_KERNEL(kernel->extent[d].div >= 1, "an extent divided by nothing");
-  for (int32_t d = 0; d < kernel->reduce_rank; d++) CHECK_KERNEL(kernel->reduce_extent[d].div == 1, "a divided reduction");
+  for (int32_t d = 0; d < kernel->reduce_rank && kernel->anchor != SFI_ANCHOR_ATTEND; d++) {
+    CHECK_KERNEL(kernel->reduce_extent[d].div == 1, "a divided reduction");
+  }
   CHECK_KERNEL(kernel->tile_dims >= 0 && kernel->tile_dims < kernel->rank, "tiles over the last dimension");
   if (kernel->anchor == SFI_ANCHOR_SOFTMAX || kernel->anchor == SFI_ANCHOR_NORMALIZE) {
     CHECK_KERNEL(kernel->axis >= 0 && kernel->axis < kernel->rank && kernel->tile_dims <= kernel->axis, "axis");
@@ -65,6 +67,8 @@ static sf_status check_types(const sfi_plan *plan, const sfi_kernel *kernel, sfi
     const sfi_access *access = &kernel->operand[i];
     const bool is_f32 = plan->buffers[access->buffer].dtype == SF_F32;
     CHECK_KERNEL(is_f32 || (i > 0 && !(main && i <= 2)), "integers where numbers are wanted");
+    if (kernel->anchor == SFI_ANCHOR_ATTEND)
+      CHECK_KERNEL(is_f32 == (i == 0 || i != kernel->attend.position), "types of an attention");
     if (access->index == 0) continue;
     CHECK_KERNEL(i > 0 && access->index > 0 && access->index < i, "an index that does not stand before its operand");
     const uint32_t flags = sfi_dtype_of(plan->buffers[kernel->operand[access->index].buffer].dtype)->flags;
@@ -92,6 +96,20 @@ static sf_status check_contract(const sfi_plan *plan, const sfi_kernel *kernel, 
   return SF_OK;
 }
 
+static sf_status check_attend(const sfi_kernel *kernel, sfi_diag *diag) {
+  const sfi_attend *a = &kernel->attend;
+  CHECK_KERNEL(kernel->rank == 5 && kernel->n_operands >= 4 && kernel->reduce_rank == 2,
+               "an attention without its dimensions and operands");
+  CHECK_KERNEL(kernel->ragged.width && kernel->ragged.panel == 2 && kernel->ragged.lane == 4 && kernel->tile_dims <= 3, "queries");
+  CHECK_KERNEL(a->group >= 1 && a->depth >= 1 && a->key_block >= 1, "heads, features or blocks of none");
+  CHECK_KERNEL(sfi_poly_equal(kernel->reduce_extent[0].of, a->keys) && kernel->reduce_extent[0].div == a->key_block &&
+                   sfi_is(kernel->reduce_extent[1].of, a->key_block) && kernel->reduce_extent[1].div == 1,
+               "blocks of keys");
+  CHECK_KERNEL(a->mask == 0 || (a->mask >= 4 && a->mask < kernel->n_operands), "a mask that is no operand");
+  CHECK_KERNEL(a->position == 0 || (a->position >= 4 && a->position < kernel->n_operands), "a position that is no operand");
+  return SF_OK;
+}
+
 static sf_status check_node(const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag) {
   if (kernel->node != SF_NO_VALUE) {
     CHECK_KERNEL(kernel->node >= 0 && (size_t)kernel->node < plan->graph->n_nodes, "no such node");
@@ -111,6 +129,12 @@ static sf_status check_panels(const sfi_plan *plan, const sfi_kernel *kernel, sf
   for (int32_t i = 0; i < kernel->n_operands; i++) {
     const sfi_buffer *buffer = &plan->buffers[kernel->operand[i].buffer];
     if (buffer->panel == 0) continue;
+    if (kernel->anchor == SFI_ANCHOR_ATTEND && (i == 2 || i == 3)) { /* keys in panels */
+      CHECK_KERNEL(kernel->attend.key_block == buffer->panel && sfi_poly_equal(kernel->attend.keys, buffer->columns),
+                   "blocks of keys that are no panels");
+      CHECK_KERNEL(sfi_is(kernel->operand[i].stride[6], 1), "keys of a panel are not contiguous");
+      continue;
+    }
     CHECK_KERNEL(r->width == buffer->panel && sfi_poly_equal(r->columns, buffer->columns), "panels in another space");
     CHECK_KERNEL(sfi_is(kernel->operand[i].stride[r->lane], 1), "lanes of a panel are not contiguous");
   }
@@ -136,7 +160,8 @@ static sf_status check_kernel(const sfi_plan *plan, const sfi_kernel *kernel, sf
   if ((st = check_expr(plan, kernel, &kernel->epilogue, anchor != SFI_ANCHOR_MAP, diag)) != SF_OK) return st;
   CHECK_KERNEL(has_pre == (kernel->pre.n > 0), "an expression before an anchor that has none, or none before one that has");
   if (has_pre && (st = check_expr(plan, kernel, &kernel->pre, false, diag)) != SF_OK) return st;
-  CHECK_KERNEL((anchor == SFI_ANCHOR_REDUCE) == (kernel->reduce_rank > 0), "reduction dimensions");
+  CHECK_KERNEL((anchor == SFI_ANCHOR_REDUCE || anchor == SFI_ANCHOR_ATTEND) == (kernel->reduce_rank > 0), "reduction dimensions");
+  if (anchor == SFI_ANCHOR_ATTEND && (st = check_attend(kernel, diag)) != SF_OK) return st;
   CHECK_KERNEL(kernel->n_bounds >= 0 && kernel->n_bounds <= (anchor == SFI_ANCHOR_MAP ? SFI_BOUNDS_MAX : 0), "bounds");
   for (int32_t b = 0; b < kernel->n_bounds; b++) {
     CHECK_KERNEL(kernel->bound[b].operand >= 1 && kernel->bound[b].operand < kernel->n_operands, "a bound of no operand");

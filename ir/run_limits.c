@@ -1,6 +1,8 @@
 /* See run_limits.h. */
 #include "run_limits.h"
 
+#include "attention.h"
+
 /* Least symbol at which the extent is `wanted` or more. Extents do not fall with it. */
 static int64_t least_symbol(sfi_poly extent, int64_t wanted) {
   int64_t low = 0, high = INT64_C(1) << 40, value;
@@ -46,7 +48,18 @@ sfi_symbol_limits sfi_symbol_limits_of(const sf_graph *graph) {
   return limits;
 }
 
-bool sfi_index_limits_of(const sf_graph *graph, const sfi_node *node, int32_t k, sfi_index_limits *out) {
+/* So many of `most` stand behind the position. */
+static bool position_limits(sf_value leaf, sfi_poly most, sfi_poly behind, int64_t symbol, sfi_index_limits *out) {
+  int64_t all = 0, own = 0;
+  *out = (sfi_index_limits){leaf, 0, -1}; /* extents that are too large are refused elsewhere */
+  if (sfi_poly_eval(most, symbol, &all) && sfi_poly_eval(behind, symbol, &own)) out->most = all - own;
+  return true;
+}
+
+bool sfi_index_limits_of(const sf_graph *graph, const sfi_node *node, int32_t k, int64_t symbol, sfi_index_limits *out) {
+  sfi_attention attention;
+  if (node->op == SF_OP_ATTENTION && k >= 3 && !sfi_attention_read(graph, node, &attention) && attention.position == k)
+    return position_limits(node->inputs[k], attention.keys, attention.rows, symbol, out);
   if (node->op != SF_OP_GATHER || k != 1) return false;
   const sfi_shape *x = &graph->nodes[node->inputs[0]].shape;
   const int64_t axis = sfi_attr_int(node, SF_ATTR_AXIS);

@@ -16,8 +16,8 @@ typedef struct sfi_index_limits {
   sf_value leaf;
   int64_t least, most;
 } sfi_index_limits;
-/* False where operand k of the node holds no indices. */
-bool sfi_index_limits_of(const sf_graph *graph, const sfi_node *node, int32_t k, sfi_index_limits *out);
+/* At one value of the symbol. False where operand k of the node holds no indices. */
+bool sfi_index_limits_of(const sf_graph *graph, const sfi_node *node, int32_t k, int64_t symbol, sfi_index_limits *out);
 /* Are all of `count` integers of the leaf within? Else *out_wrong is the first that is not. */
 bool sfi_within_count(sf_dtype dtype, const void *data, int64_t count, const sfi_index_limits *limits, int64_t *out_wrong);
 bool sfi_within(const sfi_node *leaf, const void *data, const sfi_index_limits *limits, int64_t *out_wrong);

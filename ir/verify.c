@@ -18,6 +18,9 @@ static sf_status check_arity(const sfi_node *node, const sfi_op_info *op, sfi_di
 /* The element type that operand i must have: a flag of its row. */
 static uint32_t wanted_flag(const sfi_node *node, const sfi_op_info *op, int32_t i, const sfi_dtype_info *is) {
   if ((op->flags & SF_OPF_INDEXED) && i == node->n_inputs - 1) return SF_DTYPEF_INTEGER;
+  if (op->flags & SF_OPF_INDEXABLE && i == node->n_inputs - 1 && i >= op->min_inputs && is->flags & SF_DTYPEF_INTEGER) {
+    return SF_DTYPEF_INTEGER;
+  }
   const bool any = (op->flags & SF_OPF_SHAPE_ANY) == SF_OPF_SHAPE_ANY;
   return any && is->flags & SF_DTYPEF_INTEGER ? SF_DTYPEF_INTEGER : SF_DTYPEF_COMPUTE;
 }
@@ -48,7 +51,7 @@ static sf_status check_operands(const sf_graph *graph, sfi_node *node, sf_value 
       return sfi_infer_fail(graph, node, diag, SF_STATUS_UNSUPPORTED, "operand %d is %s, with which nothing computes yet", i + 1,
                             info->text);
     }
-    if (i > 0 && row->flags & SF_OPF_INDEXED && i == node->n_inputs - 1) continue;
+    if (wanted == SF_DTYPEF_INTEGER && row->flags & (SF_OPF_INDEXED | SF_OPF_INDEXABLE)) continue;
     if (i > 0 && dtype != node->dtype) {
       return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "operand %d is %s, operand 1 %s", i + 1, info->text,
                             sfi_dtype_of(node->dtype)->text);

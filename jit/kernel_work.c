@@ -65,6 +65,9 @@ static double flops_of(const sfi_kernel *kernel, int64_t symbol, bool dense) {
     const double rows = poly_of(kernel->contract.row_count, symbol);
     return epilogue + (rows > 0 ? 2 * points / rows * products_of(kernel, symbol, dense) : 0);
   }
+  case SFI_ANCHOR_ATTEND: /* both products, and maximum, difference, exponential, sum, rescaling of a score */
+    return epilogue + points * reduced_of(kernel, symbol) *
+                          (2 + (2 * (double)kernel->attend.depth + 5) / extent_of(kernel->extent[3], symbol));
   case SFI_ANCHOR_NODE:
     return 0; /* loops of the reference back end: nobody looks there for speed */
   }
@@ -79,7 +82,9 @@ static double operand_bytes(const sfi_plan *plan, const sfi_loaded *loaded, cons
   if (buffer->kind == SFI_BUFFER_PACKED) return loaded->packed ? (double)loaded->packed->packed.size : 0;
   if (!sfi_buffer_bytes(buffer, symbol, &bytes)) return 0;
   const double whole = (double)bytes;
-  if (kernel->anchor == SFI_ANCHOR_NODE || (o > 0 && kernel->anchor >= SFI_ANCHOR_POOL && o <= 2)) return whole;
+  if (kernel->anchor == SFI_ANCHOR_NODE ||
+      (o > 0 && kernel->anchor >= SFI_ANCHOR_POOL && o <= (kernel->anchor == SFI_ANCHOR_ATTEND ? 3 : 2)))
+    return whole;
   double walked = (double)sfi_dtype_of(buffer->dtype)->bytes;
   for (int32_t d = 0; d < kernel->rank + kernel->reduce_rank; d++) {
     const sfi_poly stride = access->stride[d];

@@ -94,7 +94,7 @@ static bool has_indices(const sf_graph *graph) {
   sfi_index_limits limits;
   for (size_t i = 0; i < graph->n_nodes; i++) {
     for (int32_t k = 0; k < graph->nodes[i].n_inputs; k++) {
-      if (sfi_index_limits_of(graph, &graph->nodes[i], k, &limits)) return true;
+      if (sfi_index_limits_of(graph, &graph->nodes[i], k, 1, &limits)) return true;
     }
   }
   return false;

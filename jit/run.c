@@ -174,13 +174,13 @@ static sf_status check_symbol(const sf_program *program, int64_t symbol, sfi_dia
 }
 
 /* Kernels trust their indices. */
-static sf_status check_indices(const sf_program *program, const sf_tensor *inputs, sfi_diag *diag) {
+static sf_status check_indices(const sf_program *program, const sf_tensor *inputs, int64_t symbol, sfi_diag *diag) {
   const sf_graph *graph = program->graph;
   for (size_t v = 0; program->indexed && v < graph->n_nodes; v++) {
     const sfi_node *node = &graph->nodes[v];
     sfi_index_limits limits;
     for (int32_t k = 0; k < node->n_inputs; k++) {
-      if (!sfi_index_limits_of(graph, node, k, &limits) || graph->nodes[limits.leaf].data) continue;
+      if (!sfi_index_limits_of(graph, node, k, symbol, &limits) || graph->nodes[limits.leaf].data) continue;
       int32_t i = 0;
       int64_t count = 1, wrong;
       while (graph->inputs[i] != limits.leaf) i++;
@@ -208,7 +208,7 @@ static sf_status check_tensors(const sf_program *program, int32_t n_inputs, cons
     status = check_tensor(diag, &in, i, graph->nodes[value].name, value, &inputs[i], &symbol, &empty);
     if (status != SF_OK) return status;
   }
-  if ((status = check_symbol(program, symbol, diag)) != SF_OK || (status = check_indices(program, inputs, diag)) != SF_OK)
+  if ((status = check_symbol(program, symbol, diag)) != SF_OK || (status = check_indices(program, inputs, symbol, diag)) != SF_OK)
     return status;
   for (int32_t i = 0; i < n_outputs; i++) {
     const char *name = graph->outputs[i].name;

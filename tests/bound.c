@@ -1,6 +1,7 @@
 /* See bound.h. First-order running error analysis, with second-order terms kept where they are cheap. Elements that are not finite carry
  * the error 0 while their kind is certain. */
 #include "bound.h"
+#include "attention.h"
 #include "compare.h"
 #include "ref_kernel.h"
 
@@ -51,7 +52,7 @@ static bool apply(const analysis *a, const sf_tensor *inputs, int32_t n_inputs, 
     attrs[2].f = 0;
     node.attrs = attrs;
   }
-  sfi_ref_kernel(&(sfi_ref_call){&node, inputs, out, a->call.static_mask});
+  sfi_ref_kernel(&(sfi_ref_call){&node, inputs, out, a->call.static_mask, a->call.integer_mask});
   return true;
 }
 
@@ -235,6 +236,110 @@ static void softmax(analysis *a) {
   }
 }
 
+/* ---- attention: by rows, as a product, a softmax and a product ----------------------------------------------------- */
+
+typedef struct attended {
+  const double *x[3], *e[3]; /* q, k, v as [batch, head, row, feature] by stride */
+  int64_t stride[3][4], out[4], mask_stride[SF_MAX_RANK];
+  int64_t heads, group, rows, keys, depth, width, seen;
+  double scale, factor; /* of scores; rounding of a sum over the features of one */
+  const double *mask, *mask_error;
+} attended;
+
+static double score_of(const attended *t, int64_t b, int64_t h, int64_t i, int64_t j, double *out_error) {
+  const int64_t q = b * t->stride[0][0] + h * t->stride[0][1] + i * t->stride[0][2];
+  const int64_t k = b * t->stride[1][0] + h / t->group * t->stride[1][1] + j * t->stride[1][2];
+  double s = 0, magnitude = 0, error = 0;
+  for (int64_t f = 0; f < t->depth; f++) {
+    const int64_t m = q + f * t->stride[0][3], n = k + f * t->stride[1][3];
+    const double x = t->x[0][m], y = t->x[1][n], ex = t->e[0][m], ey = t->e[1][n];
+    s += x * y;
+    magnitude += finite_abs(x) * finite_abs(y);
+    error += (ey > 0 ? finite_abs(x) * ey : 0) + (ex > 0 ? finite_abs(y) * ex : 0) + ex * ey;
+    if ((isinf(x) && sign_unknown(y, ey)) || (isinf(y) && sign_unknown(x, ex))) error = INFINITY;
+  }
+  error = fabs(t->scale) * (error + t->factor * magnitude);
+  if (magnitude * fmax(fabs(t->scale), 1) > FLT_MAX / 4) error = INFINITY;
+  s *= t->scale;
+  if (t->mask) {
+    const int64_t m = b * t->mask_stride[0] + h * t->mask_stride[1] + i * t->mask_stride[2] + j * t->mask_stride[3];
+    error += t->mask_error[m] + t->factor * (finite_abs(s) + finite_abs(t->mask[m]));
+    s += t->mask[m];
+  }
+  *out_error = error;
+  return s;
+}
+
+static void attention_row(const analysis *a, const attended *t, int64_t b, int64_t h, int64_t i, double *scores, double *errors) {
+  double max = -INFINITY, most = 0, sum = 0;
+  for (int64_t j = 0; j < t->seen; j++) {
+    scores[j] = score_of(t, b, h, i, j, &errors[j]);
+    most = fmax(most, errors[j]);
+    max = isnan(scores[j]) || scores[j] > max ? scores[j] : isnan(max) ? max : max;
+  }
+  for (int64_t j = 0; j < t->seen; j++) sum += exp(scores[j] - max);
+  for (int64_t f = 0; f < t->width; f++) {
+    const int64_t o = b * t->out[0] + h * t->out[1] + i * t->out[2] + f * t->out[3];
+    double error = a->absolute, *out = &((double *)a->error.data)[o];
+    bool known = most < HUGE_ERROR;
+    for (int64_t j = 0; j < t->seen; j++) {
+      const int64_t n = b * t->stride[2][0] + h / t->group * t->stride[2][1] + j * t->stride[2][2] + f * t->stride[2][3];
+      const double p = exp(scores[j] - max) / sum, v = t->x[2][n], ev = t->e[2][n];
+      const double relative = (most > 0 ? expm1(2 * most) : 0) + a->rounding * (1 + finite_abs(max - scores[j]));
+      /* What is weighed so little may be nothing in fp32, and nothing times infinity is NaN. */
+      if (isinf(v) && p < 1e-20 && scores[j] > -INFINITY) known = false;
+      if (!(ev < HUGE_ERROR)) known = false;
+      error += (p + FLT_MIN) * (ev + (relative + a->rounding) * finite_abs(v));
+      if (finite_abs(v) > FLT_MAX / 1e6) known = false;
+    }
+    *out = known && !isnan(error) ? error : INFINITY;
+    if (known && isnan(of(&a->value)[o])) *out = 0;
+  }
+}
+
+static bool attention(analysis *a) {
+  const sfi_node *node = a->call.node;
+  const sf_tensor *x = a->x;
+  const int64_t given = sfi_attr_int(node, SF_ATTR_HEADS), kv = sfi_attr_int(node, SF_ATTR_KV_HEADS);
+  const double scale = sfi_attr_of(node, SF_ATTR_SCALE)->f;
+  int64_t own[SF_MAX_RANK] = {0}, before = -1;
+  attended t = {.rows = x[0].dims[x[0].rank - 2], .keys = x[1].dims[x[1].rank - 2]};
+  const int64_t kv_heads = x[1].rank == 4 ? x[1].dims[1] : kv ? kv : given;
+  t.heads = x[0].rank == 4 ? x[0].dims[1] : given;
+  t.group = t.heads / kv_heads;
+  t.depth = x[0].dims[x[0].rank - 1] / (x[0].rank == 4 ? 1 : t.heads);
+  t.width = x[2].dims[x[2].rank - 1] / (x[2].rank == 4 ? 1 : kv_heads);
+  t.scale = scale == 0 ? 1 / sqrt((double)t.depth) : scale;
+  const sf_tolerance product = sf_tolerance_of(SF_OP_MATMUL);
+  t.factor = product.relative + product.growth * sqrt((double)t.depth);
+  for (int k = 0; k < 3; k++) {
+    t.x[k] = of(&x[k]);
+    t.e[k] = of(&a->e[k]);
+    sfi_ref_strides(&x[k], own);
+    sfi_attention_strides(x[k].rank, k == 2 ? t.width : t.depth, own, t.stride[k]);
+  }
+  sfi_ref_strides(&a->value, own);
+  sfi_attention_strides(a->value.rank, t.width, own, t.out);
+  for (int32_t k = 3; k < node->n_inputs; k++) {
+    if (a->call.integer_mask >> k & 1) {
+      before = (int64_t)of(&x[k])[0];
+      continue;
+    }
+    t.mask = of(&x[k]);
+    t.mask_error = of(&a->e[k]);
+    sfi_ref_broadcast_strides(&x[k], 4, t.mask_stride);
+  }
+  double *scores = sfi_arena_alloc(a->arena, 2 * (size_t)t.keys * sizeof *scores + 1);
+  if (!scores) return false;
+  for (int64_t r = 0; r < a->value.dims[0] * t.heads * t.rows; r++) {
+    const int64_t i = r % t.rows;
+    t.seen = before >= 0 ? sfi_min(t.keys, before + t.rows) : t.keys;
+    if (sfi_attr_int(node, SF_ATTR_CAUSAL)) t.seen = sfi_min(t.seen, sfi_max(before, 0) + i + 1);
+    attention_row(a, &t, r / t.rows / t.heads, r / t.rows % t.heads, i, scores, scores + t.keys);
+  }
+  return true;
+}
+
 /* (x - mean) / deviation of one row, before scale and bias. */
 static void normalize_row(const analysis *a, int64_t begin, int64_t count, double *y, double *e) {
   const double *x = of(&a->x[0]) + begin, *ex = of(&a->e[0]) + begin;
@@ -307,6 +412,8 @@ static bool analyse(analysis *a) {
   case SF_OP_MATMUL:
   case SF_OP_CONV2D:
     return contraction(a);
+  case SF_OP_ATTENTION:
+    return attention(a);
   case SF_OP_SOFTMAX:
     return softmax(a), true;
   case SF_OP_LAYER_NORM:
@@ -362,6 +469,7 @@ static bool run_node(sfi_arena *arena, const sf_graph *graph, sf_value v, bounde
   bounded *out = &values[v];
   sf_tensor x[SFI_REF_OPERANDS_MAX], e[SFI_REF_OPERANDS_MAX];
   analysis a = {.arena = arena, .call = {.node = node, .inputs = x, .output = &out->value}, .x = x, .e = e};
+  a.call.integer_mask = sfi_ref_integers(graph, node);
   out->is_static = node->op != SF_OP_INPUT;
   for (int32_t i = 0; i < node->n_inputs; i++) {
     const bounded *operand = &values[node->inputs[i]];

@@ -287,6 +287,42 @@ static void check_reach(interp *in) {
   if ((size_t)end > in->counts[in->kernel->operand[1].buffer]) fail(in, "an image without slack", furthest, end);
 }
 
+/* Space (b, h, t, f, l), then the block of keys and the key in it. */
+static float attended(interp *in, const int64_t *index) {
+  const sfi_kernel *k = in->kernel;
+  const sfi_attend *a = &k->attend;
+  const int64_t i = index[2] * k->ragged.width + index[4], queries = poly(in, k->ragged.columns);
+  int64_t walk[SFI_SPACE_MAX], seen = poly(in, a->keys), before = 0;
+  memcpy(walk, index, sizeof walk);
+  if (a->position) {
+    before = (int64_t)number(in, k->operand[a->position].buffer, poly(in, k->operand[a->position].offset));
+    seen = sfi_min(seen, before + queries);
+  }
+  if (a->causal) seen = sfi_min(seen, before + i + 1);
+  double *scores = malloc((size_t)seen * sizeof *scores + 1), max = (double)-INFINITY, sum = 0, value = 0;
+  for (int64_t j = 0; j < seen; j++) {
+    walk[5] = j / a->key_block, walk[6] = j % a->key_block;
+    scores[j] = 0;
+    for (int64_t e = 0; e < a->depth; e++) {
+      walk[1] = index[1], walk[3] = e;
+      const double x = (double)load(in, 1, walk, 5);
+      walk[1] = index[1] / a->group;
+      scores[j] += x * (double)load(in, 2, walk, 7);
+    }
+    walk[1] = index[1], walk[3] = index[3];
+    scores[j] = scores[j] * (double)a->scale + (a->mask ? (double)load(in, a->mask, walk, 7) : 0);
+    max = isnan(max) || isnan(scores[j]) ? NAN : fmax(max, scores[j]);
+  }
+  for (int64_t j = 0; j < seen; j++) {
+    walk[1] = index[1] / a->group, walk[5] = j / a->key_block, walk[6] = j % a->key_block;
+    const double p = exp(scores[j] - max);
+    sum += p;
+    value += p * (double)load(in, 3, walk, 7);
+  }
+  free(scores);
+  return (float)(value / sum);
+}
+
 static float anchored(interp *in, const int64_t *index) {
   switch (in->kernel->anchor) {
   case SFI_ANCHOR_REDUCE:
@@ -299,6 +335,8 @@ static float anchored(interp *in, const int64_t *index) {
   case SFI_ANCHOR_CONTRACT:
   case SFI_ANCHOR_PRODUCT:
     return contracted(in, index);
+  case SFI_ANCHOR_ATTEND:
+    return attended(in, index);
   default:
     return NAN;
   }

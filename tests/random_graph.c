@@ -426,12 +426,12 @@ static void make_tensor(const sf_graph *graph, sf_value v, sf_dtype dtype, int64
 }
 
 /* Integers that every operation takes which uses them as indices, else of a byte without sign. */
-static void fill_integers(const sf_graph *graph, sf_value v, sf_random *random, sf_tensor *t) {
+static void fill_integers(const sf_graph *graph, sf_value v, int64_t symbol, sf_random *random, sf_tensor *t) {
   int64_t least = 0, most = 127;
   for (size_t i = 0; i < graph->n_nodes; i++)
     for (int32_t k = 0; k < graph->nodes[i].n_inputs; k++) {
       sfi_index_limits limits;
-      if (!sfi_index_limits_of(graph, &graph->nodes[i], k, &limits) || limits.leaf != v) continue;
+      if (!sfi_index_limits_of(graph, &graph->nodes[i], k, symbol, &limits) || limits.leaf != v) continue;
       least = t->dtype == SF_U8 ? 0 : limits.least;
       most = sfi_min(most, limits.most);
     }
@@ -452,7 +452,7 @@ void sf_random_tensors_make(const sf_graph *graph, uint64_t seed, bool special, 
   for (int32_t i = 0; i < out->n_inputs; i++) {
     sf_tensor *t = &out->inputs[i];
     make_tensor(graph, sf_graph_input_value(graph, i), dtype, symbol, t);
-    if (t->dtype != dtype) fill_integers(graph, sf_graph_input_value(graph, i), &random, t);
+    if (t->dtype != dtype) fill_integers(graph, sf_graph_input_value(graph, i), symbol, &random, t);
     for (int64_t k = 0; t->dtype == dtype && k < sf_tensor_count(t); k++) {
       float value = number(&random, special);
       if (dtype == SF_F64)

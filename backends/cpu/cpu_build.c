@@ -111,6 +111,24 @@ void sfi_store_vector(sfi_emission *e, LLVMValueRef value, LLVMValueRef pointer,
   sfi_intrinsic(e, "llvm.masked.store", types, 2, (LLVMValueRef[]){value, pointer, LLVMConstInt(e->i32, 4, false), mask}, 4);
 }
 
+/* log2(lanes) rounds of perfect shuffles. */
+void sfi_transpose(sfi_emission *e, LLVMValueRef *row) {
+  int32_t n = e->lanes;
+  LLVMValueRef next[64], low[64], high[64];
+  for (int32_t i = 0; i < n; i++) {
+    low[i] = LLVMConstInt(e->i32, (unsigned long long)(i / 2 + (i % 2 ? n : 0)), false);
+    high[i] = LLVMConstInt(e->i32, (unsigned long long)(i / 2 + n / 2 + (i % 2 ? n : 0)), false);
+  }
+  LLVMValueRef low_mask = LLVMConstVector(low, (unsigned)n), high_mask = LLVMConstVector(high, (unsigned)n);
+  for (int32_t round = 1; round < n; round *= 2) {
+    for (int32_t i = 0; i < n / 2; i++) {
+      next[2 * i] = LLVMBuildShuffleVector(e->builder, row[i], row[i + n / 2], low_mask, "");
+      next[2 * i + 1] = LLVMBuildShuffleVector(e->builder, row[i], row[i + n / 2], high_mask, "");
+    }
+    memcpy(row, next, (size_t)n * sizeof *row);
+  }
+}
+
 static LLVMBasicBlockRef block(sfi_emission *e) {
   return LLVMAppendBasicBlockInContext(e->context, e->function, "");
 }

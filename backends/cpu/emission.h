@@ -54,6 +54,9 @@ LLVMValueRef sfi_load_scalar(sfi_emission *e, LLVMTypeRef type, LLVMValueRef bas
 LLVMValueRef sfi_load_vector(sfi_emission *e, LLVMValueRef pointer, LLVMValueRef mask); /* mask NULL: whole; else 0 outside */
 void sfi_store_vector(sfi_emission *e, LLVMValueRef value, LLVMValueRef pointer, LLVMValueRef mask);
 
+/* Row r of the result is lane r of every row, of as many rows as there are lanes. */
+void sfi_transpose(sfi_emission *e, LLVMValueRef *row);
+
 /* ---- control ------------------------------------------------------------------------------------------------------- */
 
 /* for (index = begin; index < end; index += step), with values carried from one round to the next. After sfi_loop_end,

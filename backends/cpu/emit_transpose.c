@@ -43,24 +43,6 @@ double sfi_map_transpose_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t
   return sfi_space_cost(k, plan, symbol, 6);
 }
 
-/* Row r of the result is lane r of every row: log2(lanes) rounds of perfect shuffles. */
-static void transpose(sfi_emission *e, LLVMValueRef *row) {
-  int32_t n = e->lanes;
-  LLVMValueRef next[64], low[64], high[64];
-  for (int32_t i = 0; i < n; i++) {
-    low[i] = LLVMConstInt(e->i32, (unsigned long long)(i / 2 + (i % 2 ? n : 0)), false);
-    high[i] = LLVMConstInt(e->i32, (unsigned long long)(i / 2 + n / 2 + (i % 2 ? n : 0)), false);
-  }
-  LLVMValueRef low_mask = LLVMConstVector(low, (unsigned)n), high_mask = LLVMConstVector(high, (unsigned)n);
-  for (int32_t round = 1; round < n; round *= 2) {
-    for (int32_t i = 0; i < n / 2; i++) {
-      next[2 * i] = LLVMBuildShuffleVector(e->builder, row[i], row[i + n / 2], low_mask, "");
-      next[2 * i + 1] = LLVMBuildShuffleVector(e->builder, row[i], row[i + n / 2], high_mask, "");
-    }
-    memcpy(row, next, (size_t)n * sizeof *row);
-  }
-}
-
 /* The point of vector r of a block: index r of dimension `rows` from at on, lanes along dimension `lanes`. */
 static sfi_point row_point(sfi_emission *e, const sfi_point *at, int32_t rows, int32_t lanes, int32_t r) {
   sfi_point p = *at;
@@ -84,7 +66,7 @@ static void load_block(sfi_emission *e, const sfi_point *at, crossing x, LLVMVal
     LLVMValueRef address = sfi_at(e, e->f32, e->base[x.operand], sfi_access_index(e, &k->operand[x.operand], &p));
     row[r] = sfi_load_vector(e, address, p.mask);
   }
-  transpose(e, row);
+  sfi_transpose(e, row);
   for (int32_t r = 0; r < e->lanes; r++) {
     sfi_point p = row_point(e, at, x.across, last, r);
     p.given_operand = x.operand;
@@ -110,7 +92,7 @@ static void store_block(sfi_emission *e, const sfi_point *at, crossing x, LLVMVa
     }
     row[r] = sfi_expr_value(e, &k->epilogue, &p, NULL);
   }
-  transpose(e, row);
+  sfi_transpose(e, row);
   for (int32_t r = 0; r < e->lanes; r++) {
     sfi_point p = row_point(e, at, last, x.across, r);
     LLVMValueRef address = sfi_at(e, e->f32, e->base[0], sfi_access_index(e, &k->operand[0], &p));

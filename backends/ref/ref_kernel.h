@@ -11,13 +11,17 @@ typedef struct sfi_ref_call {
   const sfi_node *node;
   const sf_tensor *inputs;
   const sf_tensor *output;
-  uint32_t static_mask; /* bit i: operand i does not depend on any input of the graph, so its zeros are absent */
+  uint32_t static_mask;  /* bit i: operand i does not depend on any input of the graph, so its zeros are absent */
+  uint32_t integer_mask; /* bit i: operand i is of an integer type in the graph; here it may have been widened */
 } sfi_ref_call;
 
 /* One kernel for each rule of shape inference: operations that share a rule share their loops. */
 #define SF_OP(id, value, text, min, max, attrs, infer, flags, doc) void sfi_ref_##infer(const sfi_ref_call *call);
 #include <sparseflow/ops.def>
 #undef SF_OP
+
+/* integer_mask of a node. */
+uint32_t sfi_ref_integers(const sf_graph *graph, const sfi_node *node);
 
 /* The kernel of the call's operation. */
 void sfi_ref_kernel(const sfi_ref_call *call);

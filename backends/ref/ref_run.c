@@ -10,8 +10,16 @@ void sfi_ref_kernel(const sfi_ref_call *call) {
   kernels[call->node->op](call);
 }
 
+uint32_t sfi_ref_integers(const sf_graph *graph, const sfi_node *node) {
+  uint32_t mask = 0;
+  for (int32_t i = 0; i < node->n_inputs; i++)
+    if (sfi_dtype_of(graph->nodes[node->inputs[i]].dtype)->flags & SF_DTYPEF_INTEGER) mask |= UINT32_C(1) << i;
+  return mask;
+}
+
 void sfi_ref_node(const sf_graph *graph, sf_value node, const sf_tensor *inputs, const sf_tensor *output) {
   sfi_ref_call call = {.node = &graph->nodes[node], .inputs = inputs, .output = output};
+  call.integer_mask = sfi_ref_integers(graph, call.node);
   for (int32_t i = 0; i < call.node->n_inputs; i++)
     if (sfi_is_static(graph, call.node->inputs[i])) call.static_mask |= UINT32_C(1) << i;
   sfi_ref_kernel(&call);
@@ -43,7 +51,7 @@ static sf_status run_node(const sf_graph *graph, const sf_allocator *allocator, 
   const sfi_node *node = &graph->nodes[v];
   run_value *out = &values[v];
   sf_tensor operands[SFI_REF_OPERANDS_MAX];
-  sfi_ref_call call = {.node = node, .inputs = operands, .output = &out->tensor};
+  sfi_ref_call call = {.node = node, .inputs = operands, .output = &out->tensor, .integer_mask = sfi_ref_integers(graph, node)};
   int64_t count = 0;
   sf_status st;
   if ((st = shape_of(graph, v, symbol, &out->tensor, &count, diag)) != SF_OK) return st;

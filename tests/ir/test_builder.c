@@ -546,6 +546,8 @@ static void build_everything(sf_graph *g) {
                   sf_graph_op(g, SF_OP_EXPAND, 1, (const sf_value[]){sf_reshape(g, two, 1, (const int64_t[]){1})}, 1, &wide));
   flat = sf_matmul(g, flat, sf_transpose(g, flat, 2, (const int64_t[]){1, 0}), false, false);
   flat = sf_unary(g, SF_OP_LAYER_NORM, sf_softmax(g, flat, -1));
+  sf_value heads = sf_graph_input(g, "heads", SF_F32, 4, (const int64_t[]){1, 2, SF_DIM_SYMBOLIC, 3});
+  sf_graph_output(g, "attended", sf_graph_op(g, SF_OP_ATTENTION, 3, (const sf_value[]){heads, heads, heads}, 0, NULL));
   const sf_attr axes = {.id = SF_ATTR_AXES, .count = 1, .ints = (const int64_t[]){1}};
   sf_graph_output(g, "sum", sf_graph_op(g, SF_OP_REDUCE_SUM, 1, &flat, 1, &axes));
   sf_graph_output(g, "average", sf_graph_op(g, SF_OP_REDUCE_MEAN, 1, &flat, 1, &axes));

@@ -730,3 +730,63 @@ gather_cases()
 cast_cases()
 expand_cases()
 pad_cases()
+
+
+def attention(q, k, v, heads=0, kv_heads=0, scale=0.0, causal=0, mask=None, position=None):
+    """Of tensors [batch, row, head * feature] or [batch, head, row, feature]. Absent keys take no part, whatever they hold."""
+    packed = q.ndim == 3
+    q, k, v = wide(q, k, v)
+    split = lambda x, n: x.reshape(x.shape[0], x.shape[1], n, -1).transpose(0, 2, 1, 3) if x.ndim == 3 else x
+    q, k, v = split(q, heads), split(k, kv_heads or heads), split(v, kv_heads or heads)
+    group, before = q.shape[1] // k.shape[1], 0 if position is None else int(np.asarray(position).reshape(-1)[0])
+    rows, keys = q.shape[2], k.shape[2]
+    out = np.zeros(q.shape[:3] + v.shape[3:])
+    mask = np.broadcast_to(0.0 if mask is None else wide(mask)[0], q.shape[:3] + (keys,))
+    for b, h, i in np.ndindex(q.shape[:3]):
+        seen = min(keys, keys if position is None else before + rows, before + i + 1 if causal else keys)
+        s = k[b, h // group, :seen] @ q[b, h, i] * (scale or 1 / math.sqrt(q.shape[3])) + mask[b, h, i, :seen]
+        p = np.exp(s - np.max(s, initial=-INF))
+        out[b, h, i] = p @ v[b, h // group, :seen] / np.sum(p)
+    return out.transpose(0, 2, 1, 3).reshape(out.shape[0], rows, -1) if packed else out
+
+
+def attention_cases():
+    o = Operation("attention")
+
+    def add(case, q, k, v, symbolic=None, mask=None, position=None, **attrs):
+        operands = [q, k, v] + ([mask] if mask is not None else []) + ([position] if position is not None else [])
+        o.case(case, operands, attention(q, k, v, mask=mask, position=position, **attrs), " ".join(f"{n}={x}" for n, x in attrs.items()), symbolic=symbolic)
+
+    v = o.values
+    add("one", v(1, 1, 1, 1), v(1, 1, 1, 1), v(1, 1, 1, 1))
+    add("heads", v(2, 3, 5, 8), v(2, 3, 5, 8), v(2, 3, 5, 8))
+    add("packed", v(2, 5, 24), v(2, 5, 24), v(2, 5, 24), heads=3)
+    add("cross", v(1, 2, 5, 7), v(1, 2, 19, 7), v(1, 2, 19, 3), scale=0.7)
+    add("grouped", v(1, 6, 9, 4), v(1, 2, 9, 4), v(1, 2, 9, 4))
+    add("grouped_packed", v(2, 17, 24), v(2, 17, 8), v(2, 17, 6), heads=6, kv_heads=2)
+    add("causal", v(1, 2, 21, 16), v(1, 2, 21, 16), v(1, 2, 21, 16), causal=1)
+    add("causal_wide", v(1, 2, 5, 8), v(1, 2, 9, 8), v(1, 2, 9, 8), causal=1)
+    add("long", v(1, 1, 70, 33), v(1, 1, 131, 33), v(1, 1, 131, 18))
+    add("steep", v(1, 2, 5, 8, low=-30, high=30), v(1, 2, 40, 8, low=-9, high=9), v(1, 2, 40, 8))
+    padding = np.where(np.arange(11) < 7, 0, -1e4).astype(np.float32)
+    add("padding", v(1, 2, 11, 8), v(1, 2, 11, 8), v(1, 2, 11, 8), mask=padding.reshape(1, 1, 1, 11))
+    add("minus_infinity", v(1, 2, 6, 8), v(1, 2, 11, 8), v(1, 2, 11, 8), mask=np.where(np.arange(11) < 7, 0, -INF).astype(np.float32))
+    add("mask", v(2, 2, 6, 8), v(2, 2, 9, 8), v(2, 2, 9, 8), mask=v(2, 1, 6, 9))
+    add("nothing_seen", v(1, 1, 3, 4), v(1, 1, 5, 4), v(1, 1, 5, 4), mask=np.full((5,), -INF, np.float32))
+    garbage = v(1, 2, 40, 8)
+    garbage[:, :, 13:] = NAN
+    add("position", v(1, 2, 3, 8), garbage, garbage, position=np.array([10], np.int64))
+    add("position_causal", v(1, 2, 3, 8), garbage, garbage, position=np.array(10, np.int32), causal=1)
+    add("one_row", v(1, 12, 4 * 3), v(1, 12, 4 * 3), v(1, 12, 4 * 3), heads=3, position=np.array([0], np.int64), causal=1)
+    q = v(1, 2, 4, 8)
+    q[0, 0, 1, 3], q[0, 1, 2, 0] = NAN, INF
+    add("bad_query", q, v(1, 2, 6, 8), v(1, 2, 6, 8))
+    values = v(1, 2, 20, 8)
+    values[0, 0, 17, 2], values[0, 1, 19, 5] = NAN, INF
+    add("bad_values", v(1, 2, 20, 8), v(1, 2, 20, 8), values, causal=1)
+    add("symbolic", v(1, S, 12), v(1, S, 12), v(1, S, 12), heads=2, symbolic={0: (1,), 1: (1,), 2: (1,)})
+    add("symbolic_step", v(1, S, 8), garbage[:, :1], garbage[:, :1], heads=1, position=np.array([5], np.int64), causal=1, symbolic={0: (1,)})
+    o.write()
+
+
+attention_cases()

@@ -1,0 +1,103 @@
+/* Attention as one ATTEND kernel. Tensors of one batch that live in panels, [1, row, head * feature], are read and written there: a
+ * panel's columns are the queries or the keys. Others are rows, of any strides. */
+#include "attention.h"
+#include "lower.h"
+
+enum { SCRATCH_MOST = 128 << 10 }; /* bytes: emitters keep queries, scores and results of a tile on the stack */
+
+/* May the operand be read in its panels? */
+static bool in_panels(const sfi_located *value) {
+  return sfi_low_in_panels_only(value) && value->shape.rank == 3 && sfi_is(value->shape.dims[0], 1);
+}
+
+/* Access to q or the result (of_keys false), k or v, with `features` to a head; `first` and `second` are the dimensions of the two that
+ * make one row. */
+static sfi_access head_access(sfi_lowering *l, sf_value v, int64_t features, int64_t block, int32_t first, int32_t second) {
+  const sfi_located *value = &l->values[v];
+  const int32_t rank = value->shape.rank;
+  sfi_access access = {0};
+  if (value->row.buffer == SFI_NO_BUFFER && in_panels(value)) {
+    const sfi_poly panel = sfi_const(l->panel);
+    access.buffer = value->panel;
+    access.stride[1] = sfi_low_mul(l, panel, sfi_const(features));
+    access.stride[3] = panel;
+    access.stride[first] = sfi_low_mul(l, panel, value->shape.dims[2]);
+    access.stride[second] = sfi_const(1);
+    return access;
+  }
+  const sfi_view row = sfi_low_row(l, v);
+  const sfi_poly feature = row.stride[rank - 1], step = row.stride[rank - 2];
+  access.buffer = row.buffer;
+  access.offset = row.offset;
+  access.stride[0] = row.stride[0];
+  access.stride[1] = rank == 4 ? row.stride[1] : sfi_low_mul(l, feature, sfi_const(features));
+  access.stride[3] = feature;
+  access.stride[first] = sfi_low_mul(l, step, sfi_const(block));
+  access.stride[second] = step;
+  return access;
+}
+
+static sfi_access mask_access(sfi_lowering *l, sf_value v, int64_t queries, int64_t keys) {
+  const sfi_shape *shape = &l->values[v].shape;
+  const sfi_view row = sfi_low_row(l, v), view = sfi_low_stretch(shape, &row, 4 - shape->rank);
+  sfi_access access = {.buffer = view.buffer, .offset = view.offset, .stride = {view.stride[0], view.stride[1]}};
+  access.stride[2] = sfi_low_mul(l, view.stride[2], sfi_const(queries));
+  access.stride[4] = view.stride[2];
+  access.stride[5] = sfi_low_mul(l, view.stride[3], sfi_const(keys));
+  access.stride[6] = view.stride[3];
+  return access;
+}
+
+void sfi_low_attention(sfi_lowering *l, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const sf_value *in = node->inputs;
+  sfi_located *value = &l->values[v];
+  sfi_attention a;
+  const char *wrong = sfi_attention_read(l->graph, node, &a);
+  assert(!wrong);
+  (void)wrong;
+  const int64_t block = l->panel;
+  if ((uint64_t)(a.depth + a.width + 2 * block) * (uint64_t)block * sizeof(float) > SCRATCH_MOST) {
+    sfi_low_node(l, v);
+    return;
+  }
+  const sfi_shape *q = &l->values[in[0]].shape, *k = &l->values[in[1]].shape;
+  sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_ATTEND);
+  const bool panels = in_panels(&l->values[in[0]]);
+  if (panels)
+    value->panel = sfi_low_temp(l, v, &value->shape, true);
+  else
+    sfi_low_set_row(l, v, sfi_low_temp(l, v, &value->shape, false), NULL);
+  kernel.rank = 5;
+  kernel.extent[0] = (sfi_extent){q->dims[0], 1};
+  kernel.extent[1] = (sfi_extent){sfi_const(a.heads), 1};
+  kernel.extent[2] = (sfi_extent){q->dims[q->rank - 2], block};
+  kernel.extent[3] = (sfi_extent){sfi_const(a.width), 1};
+  kernel.extent[4] = (sfi_extent){sfi_const(block), 1};
+  kernel.ragged = (sfi_ragged){.width = block, .panel = 2, .lane = 4, .columns = q->dims[q->rank - 2]};
+  kernel.tile_dims = 3;
+  kernel.reduce_rank = 2;
+  kernel.attend = (sfi_attend){.group = a.heads / a.kv_heads,
+                               .depth = a.depth,
+                               .key_block = block,
+                               .keys = k->dims[k->rank - 2],
+                               .scale = (float)a.scale,
+                               .causal = a.causal};
+  kernel.reduce_extent[0] = (sfi_extent){kernel.attend.keys, block};
+  kernel.reduce_extent[1] = (sfi_extent){sfi_const(block), 1};
+  kernel.operand[0] = head_access(l, v, a.width, block, 2, 4);
+  kernel.operand[1] = head_access(l, in[0], a.depth, block, 2, 4);
+  kernel.operand[2] = head_access(l, in[1], a.depth, block, 5, 6);
+  kernel.operand[3] = head_access(l, in[2], a.width, block, 5, 6);
+  kernel.n_operands = 4;
+  if (a.mask) {
+    kernel.attend.mask = kernel.n_operands;
+    kernel.operand[kernel.n_operands++] = mask_access(l, in[a.mask], block, block);
+  }
+  if (a.position) {
+    const sfi_view row = sfi_low_row(l, in[a.position]);
+    kernel.attend.position = kernel.n_operands;
+    kernel.operand[kernel.n_operands++] = (sfi_access){.buffer = row.buffer, .offset = row.offset};
+  }
+  sfi_low_push(l, &kernel);
+}
