@@ -78,3 +78,18 @@ sf_status sf_graph_from_onnx_file(sf_context *context, const char *path, const s
   if (diag.error.status != SF_OK) sfi_context_keep_error(context, &diag.error);
   return st;
 }
+
+sf_status sf_onnx_operators(sf_write_fn write, void *user) {
+  if (!write) return SF_STATUS_INVALID_ARGUMENT;
+#ifdef SFI_HAVE_ONNX
+  sfi_text text = {.allocator = &sfi_default_allocator};
+  sfi_onnx_list_operators(&text);
+  bool failed = text.failed;
+  if (!failed) write(user, text.data, text.length);
+  sfi_text_deinit(&text);
+  return failed ? SF_STATUS_OUT_OF_MEMORY : SF_OK;
+#else
+  (void)user;
+  return SF_STATUS_UNSUPPORTED;
+#endif
+}

@@ -66,6 +66,35 @@ sf_status tool_context_create(const tool_options *options, sf_context **out_cont
   return SF_OK;
 }
 
+/* ---- models ------------------------------------------------------------------------------------------------------- */
+
+bool tool_has_ending(const char *path, const char *ending) {
+  size_t length = strlen(path), tail = strlen(ending);
+  return length >= tail && strcmp(path + length - tail, ending) == 0;
+}
+
+bool tool_dims_add(tool_dims *dims, const char *text) {
+  const char *equals = strrchr(text, '=');
+  if (!equals || equals == text || dims->count == TOOL_DIMS_MAX || equals - text >= (ptrdiff_t)sizeof *dims->names) return false;
+  memcpy(dims->names[dims->count], text, (size_t)(equals - text));
+  dims->names[dims->count][equals - text] = 0;
+  return tool_parse_integer(equals + 1, 0, INT32_MAX, &dims->extents[dims->count]) && ++dims->count;
+}
+
+sf_status tool_graph_open(sf_context *context, const char *path, const tool_dims *dims, sf_onnx_report_fn report, void *user,
+                          sf_graph **out_graph) {
+  if (!tool_has_ending(path, ".onnx")) return sf_graph_parse_file(context, path, out_graph);
+  sf_onnx_options options;
+  sf_onnx_dim list[TOOL_DIMS_MAX];
+  SF_INIT(&options);
+  for (int32_t i = 0; i < dims->count; i++) list[i] = (sf_onnx_dim){dims->names[i], dims->extents[i]};
+  options.dims = list;
+  options.n_dims = dims->count;
+  options.report = report;
+  options.report_user = user;
+  return sf_graph_from_onnx_file(context, path, &options, out_graph);
+}
+
 /* ---- words -------------------------------------------------------------------------------------------------------- */
 
 static const struct {

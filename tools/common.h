@@ -28,6 +28,14 @@ void tool_print_error(const char *program, const sf_error *error);
 
 /* ---- context ------------------------------------------------------------------------------------------------------ */
 
+/* Extents of an ONNX model's named dimensions. */
+enum { TOOL_DIMS_MAX = 16 };
+typedef struct tool_dims {
+  int32_t count;
+  char names[TOOL_DIMS_MAX][128];
+  int64_t extents[TOOL_DIMS_MAX];
+} tool_dims;
+
 /* Options that every tool takes. The zero value is all defaults. */
 typedef struct tool_options {
   const char *program;   /* for messages */
@@ -38,9 +46,20 @@ typedef struct tool_options {
   sf_tune tune;
   bool calibrate; /* predict by rates measured on this machine */
   bool verbose;   /* show the library's log down to information */
+  tool_dims dims;
 } tool_options;
 /* The library's warnings go to stderr; `options` must outlive the context. */
 sf_status tool_context_create(const tool_options *options, sf_context **out_context, sf_error *error);
+
+/* ---- models ------------------------------------------------------------------------------------------------------- */
+
+/* "sequence=128"; false where it is nothing like that, or there is no more room. */
+bool tool_dims_add(tool_dims *dims, const char *text);
+/* Opens a model: ONNX where the name ends in .onnx, else the text form. report NULL: none; else as in sf_onnx_options. */
+sf_status tool_graph_open(sf_context *context, const char *path, const tool_dims *dims, sf_onnx_report_fn report, void *user,
+                          sf_graph **out_graph);
+/* Does the name end like that? */
+bool tool_has_ending(const char *path, const char *ending);
 
 /* ---- words -------------------------------------------------------------------------------------------------------- */
 

@@ -71,7 +71,7 @@ bool session_reset(session *s) {
 
 bool session_load(session *s, const char *path) {
   sf_graph *graph;
-  sf_status status = sf_graph_parse_file(s->context, path, &graph);
+  sf_status status = tool_graph_open(s->context, path, &s->options->dims, NULL, NULL, &graph);
   if (status != SF_OK) return session_error(s, status);
   const char *slash = strrchr(path, '/');
   snprintf(s->folder, sizeof s->folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");

@@ -26,10 +26,11 @@ static const char help_text[] =
     "  --calibrate         predict times by rates measured on this machine, once; they stay in the cache\n"
     "  --classes LIST      upper bounds of the classes of the symbolic dimension\n"
     "  -O LEVEL            0: nothing fused, 1: canonical form, 2: everything (default)\n"
+    "  --dim NAME=N        extent of an ONNX model's dimension; may be given again\n"
     "  --cache-dir DIR     \"\": no disk cache\n"
     "  -v, --verbose       the library's log\n"
     "  --help, --version\n"
-    "MODEL is a graph in the text form; weights lie beside it. Exit: 0 done, 1 failed, 2 wrong usage.\n";
+    "MODEL is a graph in the text form with its weights beside it, or an ONNX model. Exit: 0 done, 1 failed, 2 wrong usage.\n";
 
 typedef struct arguments {
   tool_options options;
@@ -62,14 +63,12 @@ static bool add_symbol(void *user, const char *word) {
 
 /* TOOL_OK, or the exit code with *done set. */
 static int read_options(int argc, char **argv, arguments *a, bool *done) {
-  enum { ISA = 256, THREADS, SYMBOL, RUNS, FORMAT, EMITTER, TUNE, CALIBRATE, CLASSES, CACHE, HELP, VERSION };
-  static const struct option longs[] = {{"isa", 1, NULL, ISA},         {"threads", 1, NULL, THREADS},
-                                        {"symbol", 1, NULL, SYMBOL},   {"runs", 1, NULL, RUNS},
-                                        {"format", 1, NULL, FORMAT},   {"emitter", 1, NULL, EMITTER},
-                                        {"tune", 1, NULL, TUNE},       {"calibrate", 0, NULL, CALIBRATE},
-                                        {"classes", 1, NULL, CLASSES}, {"cache-dir", 1, NULL, CACHE},
-                                        {"verbose", 0, NULL, 'v'},     {"help", 0, NULL, HELP},
-                                        {"version", 0, NULL, VERSION}, {NULL, 0, NULL, 0}};
+  enum { ISA = 256, THREADS, SYMBOL, RUNS, FORMAT, EMITTER, TUNE, CALIBRATE, CLASSES, CACHE, DIM, HELP, VERSION };
+  static const struct option longs[] = {
+      {"isa", 1, NULL, ISA},         {"threads", 1, NULL, THREADS}, {"symbol", 1, NULL, SYMBOL}, {"runs", 1, NULL, RUNS},
+      {"format", 1, NULL, FORMAT},   {"emitter", 1, NULL, EMITTER}, {"tune", 1, NULL, TUNE},     {"calibrate", 0, NULL, CALIBRATE},
+      {"classes", 1, NULL, CLASSES}, {"cache-dir", 1, NULL, CACHE}, {"dim", 1, NULL, DIM},       {"verbose", 0, NULL, 'v'},
+      {"help", 0, NULL, HELP},       {"version", 0, NULL, VERSION}, {NULL, 0, NULL, 0}};
   *a = (arguments){.options = {.program = "sf-jit"}, .runs = 50, .format = "md"};
   *done = true;
   int64_t level;
@@ -103,6 +102,9 @@ static int read_options(int argc, char **argv, arguments *a, bool *done) {
       break;
     case CLASSES:
       if (!tool_classes_parse(optarg, &a->classes)) return wrong("--classes \"%s\": ascending whole numbers", optarg);
+      break;
+    case DIM:
+      if (!tool_dims_add(&a->options.dims, optarg)) return wrong("--dim \"%s\": NAME=N, at most %d of them", optarg, TOOL_DIMS_MAX);
       break;
     case CACHE:
       a->options.cache_dir = optarg;

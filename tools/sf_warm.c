@@ -18,6 +18,7 @@ static const char help[] =
     "      --calibrate        predict times by rates measured on this machine, once; they stay in the cache\n"
     "      --check            compile nothing; name what would compile, and end with 3 if there is something\n"
     "      --json             report as JSON\n"
+    "      --dim NAME=N       extent of an ONNX model's dimension; may be given again\n"
     "      --cache-dir DIR    cache directory; default $XDG_CACHE_HOME/sparseflow or ~/.cache/sparseflow\n"
     "      --max-size SIZE    size the cache may have: 256M, 2G\n"
     "      --prune            afterwards remove what was least recently used until the cache fits --max-size\n"
@@ -99,7 +100,7 @@ static bool read_manifest(manifest *m, const char *path) {
 
 /* -1: go on; else the exit code. */
 static int read_options(int argc, char **argv, options *o) {
-  enum { CHECK = 256, TUNE, CALIBRATE, JSON, CACHE_DIR, MAX_SIZE, PRUNE };
+  enum { CHECK = 256, TUNE, CALIBRATE, JSON, CACHE_DIR, MAX_SIZE, PRUNE, DIM };
   static const struct option names[] = {{"manifest", required_argument, NULL, 'm'},
                                         {"target", required_argument, NULL, 't'},
                                         {"batch", required_argument, NULL, 'b'},
@@ -108,6 +109,7 @@ static int read_options(int argc, char **argv, options *o) {
                                         {"check", no_argument, NULL, CHECK},
                                         {"json", no_argument, NULL, JSON},
                                         {"cache-dir", required_argument, NULL, CACHE_DIR},
+                                        {"dim", required_argument, NULL, DIM},
                                         {"max-size", required_argument, NULL, MAX_SIZE},
                                         {"prune", no_argument, NULL, PRUNE},
                                         {"threads", required_argument, NULL, 'j'},
@@ -144,6 +146,9 @@ static int read_options(int argc, char **argv, options *o) {
       break;
     case JSON:
       o->json = true;
+      break;
+    case DIM:
+      if (!tool_dims_add(&o->tool.dims, optarg)) return usage("--dim %s: NAME=N", optarg);
       break;
     case CACHE_DIR:
       if (!*optarg) return usage("--cache-dir%s: empty", optarg);
@@ -311,7 +316,7 @@ static void warm_job(const run *r, job *j, const sf_graph *graph, const sf_compi
 
 static void do_model(run *r, const manifest_model *model, job *jobs, int32_t n_jobs) {
   sf_graph *graph = NULL;
-  sf_status status = sf_graph_parse_file(r->context, model->path, &graph);
+  sf_status status = tool_graph_open(r->context, model->path, &r->options->tool.dims, NULL, NULL, &graph);
   sf_error error;
   if (status != SF_OK) error = take_error(r, status, model->path);
   const tool_classes *classes = classes_of(r->options, model);
