@@ -186,11 +186,10 @@ bench_floor bench_floor_of(const bench_machine *m, const bench_problem *p) {
  * figures are those of another user on it. */
 void bench_environment(char **argv, int threads) {
   static const char mark[] = "SF_BENCH_STARTED";
-  static const char *const settings[][2] = {{"OMP_DYNAMIC", "false"},
-                                            {"OMP_PROC_BIND", "true"},
-                                            {"OMP_PLACES", "cores"},
-                                            {"MKL_DYNAMIC", "FALSE"},
-                                            {"ONEDNN_VERBOSE", "none"}}; /* it would write between our lines */
+  static const char *const settings[][2] = {
+      {"OMP_DYNAMIC", "false"},  {"OMP_PROC_BIND", "true"}, {"OMP_PLACES", "cores"},
+      {"MKL_DYNAMIC", "FALSE"},  {"LIBXSMM_VERBOSE", "0"}, /* below 0 it leaves its code in the working directory */
+      {"ONEDNN_VERBOSE", "none"}};                         /* it would write between our lines */
   static const char *const numbers[] = {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"};
   char number[16], flags[4096];
   if (getenv(mark)) return;

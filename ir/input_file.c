@@ -1,5 +1,6 @@
-/* Opens and reads files for the parsers. A name from inside a graph is walked part by part, each opened relative to the one before and
- * never through a symbolic link, so that no graph can name a file outside its folder, whatever changes meanwhile. */
+/* Opens and reads files for the parsers. A name from inside a graph is walked part by part, each folder opened relative to the one before
+ * and never through a symbolic link, so that no graph can name a file outside its folder, whatever changes meanwhile. The file itself may
+ * be a link to a regular file anywhere, for model hubs keep their files so: it was the folder's owner who put it there, not the graph. */
 #include "input_file.h"
 
 #include <errno.h>
@@ -29,6 +30,13 @@ static bool is_link(int fd, const char *part) {
   return fstatat(fd, part, &info, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(info.st_mode);
 }
 
+/* Opens the regular file that a link leads to; -1: it leads to none. Looked at before it is opened: opening a device may do something. */
+static int open_linked(int folder, const char *part) {
+  struct stat info;
+  if (fstatat(folder, part, &info, 0) != 0 || !S_ISREG(info.st_mode)) return -1;
+  return openat(folder, part, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+}
+
 static sf_status open_inside(const char *folder, const char *name, sfi_diag *diag, int *out_fd) {
   char part[NAME_LONGEST];
   int fd = open(folder[0] ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -48,6 +56,7 @@ static sf_status open_inside(const char *folder, const char *name, sfi_diag *dia
       part[length] = 0;
       int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | (*end ? O_DIRECTORY : O_NONBLOCK | O_NOCTTY);
       int next = openat(fd, part, flags);
+      if (next < 0 && !*end && is_link(fd, part)) next = open_linked(fd, part);
       if (next >= 0) {
         close(fd);
         fd = next;
@@ -56,7 +65,7 @@ static sf_status open_inside(const char *folder, const char *name, sfi_diag *dia
         continue;
       }
       int reason = errno;
-      if (is_link(fd, part)) why = "symbolic links are refused";
+      if (is_link(fd, part)) why = "symbolic links are refused, but for one to a regular file at the end";
       errno = reason;
     }
     sf_status st = why ? fail_outside(diag, name, why) : fail_errno(diag, name);

@@ -111,8 +111,7 @@ static void put_attend(const sfi_attend *a, sfi_text *out) {
 
 void sfi_kernel_key(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text *out) {
   const bool contraction = kernel->anchor == SFI_ANCHOR_CONTRACT || kernel->anchor == SFI_ANCHOR_PRODUCT;
-  sfi_text_printf(out, "kernel %d emitter %s %d\n", (int)kernel->anchor, kernel->emitter ? kernel->emitter->name : "none",
-                  kernel->emitter ? kernel->emitter->version : 0);
+  sfi_text_printf(out, "kernel %d emitter %s\n", (int)kernel->anchor, kernel->emitter ? kernel->emitter->name : "none");
   if (kernel->anchor == SFI_ANCHOR_NODE) sfi_text_printf(out, "node %d\n", kernel->node);
   put_extents(out, "space", kernel->extent, kernel->rank);
   sfi_text_printf(out, "ragged %lld", (long long)kernel->ragged.width);

@@ -15,7 +15,7 @@ typedef struct rules {
   double factor; /* finalists: priced within this factor of the cheapest */
   int32_t finalists, symbols, rounds;
 } rules;
-static const rules fast = {2, 3, 1, 8}, full = {8, FINALISTS_MAX, SYMBOLS_MAX, 25};
+static const rules fast = {2, 4, 1, 8}, full = {8, FINALISTS_MAX, SYMBOLS_MAX, 25};
 static const double dense_factor = 8; /* the same of the cheapest dense one, which none may be slower than */
 static const double clear = 0.98;     /* a challenger must need less than this share of the favourite's time */
 static const double close = 1.04;     /* two this near to each other run on, up to three times the rounds */

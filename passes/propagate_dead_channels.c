@@ -16,8 +16,10 @@
 #include <math.h>
 
 typedef struct propagation {
+  sfi_pass_env *env;
   sfi_channels channels;
   int64_t *removed_rows; /* of each contraction, when its weight was last read */
+  bool failed;           /* out of memory, in the env's diag */
 } propagation;
 
 static uint8_t flags_of(const propagation *p, int32_t first, int64_t i) {
@@ -110,9 +112,26 @@ static bool row_removed(const propagation *p, const contraction *c, int64_t r) {
   return c->rows >= 0 && sfi_channel_removed(&p->channels, c->rows + (int32_t)r);
 }
 
+/* Do the facts, which a warm start has without a look at the weight, say that none of its rows or inner indices is dead? Then what stays
+ * needs all of them, and no row gives 0: unless rows were removed, or operands are 0 where the row is not. */
+static bool known_alive(propagation *p, const contraction *c) {
+  for (int64_t r = 0; r < c->matrix.rows; r++)
+    if (row_removed(p, c, r)) return false;
+  for (int64_t k = 0; c->operand >= 0 && k < c->inner.count; k++)
+    if (flags_of(p, c->operand, k) & SFI_SLOT_ZERO) return false;
+  sfi_pass_env *env = p->env;
+  const sfi_facts *facts = env->facts(env->facts_user, &c->matrix, env->digest(env->facts_user, &c->matrix));
+  p->failed = p->failed || !facts;
+  return facts && facts->dead_rows == 0 && facts->dead_columns == 0;
+}
+
 /* Reads the weight: which inner indices do the rows that stay need, and, where asked, which of them give 0? */
 static void read_weight(propagation *p, const contraction *c, bool zeros) {
   uint8_t *flags = p->channels.flags;
+  if (known_alive(p, c)) {
+    for (int64_t k = 0; c->columns >= 0 && k < c->inner.count; k++) flags[c->columns + k] |= SFI_SLOT_LIVE;
+    return;
+  }
   for (int64_t k = 0; c->columns >= 0 && k < c->inner.count; k++) flags[c->columns + k] &= (uint8_t)~SFI_SLOT_LIVE;
   for (int64_t r = 0; r < c->matrix.rows; r++) {
     const float *row = c->matrix.data + r * c->matrix.row_stride;
@@ -347,7 +366,7 @@ static void copy_live(sfi_rewrite *rewrite, const propagation *p, sf_value value
 sf_status sfi_propagate_dead_channels(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph) {
   const sf_allocator *a = &env->context->allocator;
   size_t rows_bytes = graph->n_nodes * sizeof(int64_t);
-  propagation p = {.removed_rows = sfi_alloc(a, rows_bytes)};
+  propagation p = {.env = env, .removed_rows = sfi_alloc(a, rows_bytes)};
   sfi_rewrite rewrite;
   sf_status status;
   *out_graph = NULL;
@@ -360,6 +379,10 @@ sf_status sfi_propagate_dead_channels(sfi_pass_env *env, const sf_graph *graph, 
   do {
     for (size_t v = 0; v < graph->n_nodes; v++) find_zeros(&p, (sf_value)v);
   } while (remove_all(&p));
+  if (p.failed) {
+    status = SF_STATUS_OUT_OF_MEMORY;
+    goto done;
+  }
   if (!sfi_rewrite_begin(&rewrite, env, graph)) {
     status = SF_STATUS_OUT_OF_MEMORY;
     goto done;

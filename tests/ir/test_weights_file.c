@@ -381,7 +381,15 @@ START_TEST(only_files_of_the_folder_are_opened) {
       {"./good", SF_STATUS_INVALID_GRAPH, "\".\""},
       {"sub//good", SF_STATUS_INVALID_GRAPH, "empty part"},
       {"sub/", SF_STATUS_INVALID_GRAPH, "empty part"},
-      {"link", SF_STATUS_INVALID_GRAPH, "symbolic links"},
+      {"link", SF_OK, ""},
+      {"far", SF_OK, ""},
+      {"to_link", SF_OK, ""},
+      {"to_sub", SF_STATUS_INVALID_GRAPH, "symbolic links"},
+      {"to_fifo", SF_STATUS_INVALID_GRAPH, "symbolic links"},
+      {"to_device", SF_STATUS_INVALID_GRAPH, "symbolic links"},
+      {"ring", SF_STATUS_INVALID_GRAPH, "symbolic links"},
+      {"to_short", SF_STATUS_MALFORMED_FILE, "too few"},
+      {"link/x", SF_STATUS_INVALID_GRAPH, "symbolic links"},
       {"dangling", SF_STATUS_INVALID_GRAPH, "symbolic links"},
       {"out/passwd", SF_STATUS_INVALID_GRAPH, "symbolic links"},
       {"in/good", SF_STATUS_INVALID_GRAPH, "symbolic links"},
@@ -396,7 +404,16 @@ START_TEST(only_files_of_the_folder_are_opened) {
   ck_assert_int_eq(mkdir(in_folder("sub"), 0700), 0);
   ck_assert_int_eq(mkfifo(in_folder("fifo"), 0600), 0);
   ck_assert_int_eq(symlink("good", in_folder("link")), 0);
-  ck_assert_int_eq(symlink("nowhere", in_folder("dangling")), 0);
+  ck_assert_int_eq(symlink("../../blobs/none", in_folder("dangling")), 0);
+  ck_assert_int_eq(mkdir(in_folder("blobs"), 0700), 0);
+  ck_assert_int_eq(mkdir(in_folder("blobs/revision"), 0700), 0);
+  ck_assert_int_eq(symlink("blobs/revision/../../good", in_folder("far")), 0);
+  ck_assert_int_eq(symlink("link", in_folder("to_link")), 0);
+  ck_assert_int_eq(symlink("sub", in_folder("to_sub")), 0);
+  ck_assert_int_eq(symlink("fifo", in_folder("to_fifo")), 0);
+  ck_assert_int_eq(symlink("/dev/null", in_folder("to_device")), 0);
+  ck_assert_int_eq(symlink("ring", in_folder("ring")), 0);
+  ck_assert_int_eq(symlink("short", in_folder("to_short")), 0);
   ck_assert_int_eq(symlink("/etc", in_folder("out")), 0);
   ck_assert_int_eq(symlink("sub", in_folder("in")), 0);
   write_file("good", file);
@@ -501,9 +518,12 @@ int main(void) {
   srunner_run_all(runner, CK_ENV);
   int failed = srunner_ntests_failed(runner);
   srunner_free(runner);
-  static const char *const files[] = {"good", "sub/good", "short", "huge", "fifo", "link", "dangling", "out", "in"};
+  static const char *const files[] = {"good", "sub/good", "short",   "huge",   "fifo",    "link",      "dangling", "out",
+                                      "in",   "far",      "to_link", "to_sub", "to_fifo", "to_device", "ring",     "to_short"};
   for (size_t i = 0; i < SFI_COUNT(files); i++) unlink(in_folder(files[i]));
   rmdir(in_folder("sub"));
+  rmdir(in_folder("blobs/revision"));
+  rmdir(in_folder("blobs"));
   rmdir(folder);
   return failed != 0;
 }

@@ -37,6 +37,19 @@ static failing_allocator memory;
 static sf_context *context;
 static sfi_diag diag;
 static sfi_pass_env env;
+static sfi_arena found; /* facts, of the context's memory */
+
+static const sfi_facts *find_facts(void *user, const sfi_matrix *matrix, sfi_digest digest) {
+  (void)user, (void)digest;
+  sfi_facts *facts = sfi_arena_alloc(&found, sizeof *facts);
+  if (!facts) sfi_fail_memory(&diag);
+  return facts && sfi_scan_zeros(matrix, found.allocator, &diag, facts) == SF_OK ? facts : NULL;
+}
+
+static sfi_digest find_digest(void *user, const sfi_matrix *matrix) {
+  (void)user;
+  return sfi_matrix_digest(matrix);
+}
 
 static void set_up(void) {
   sf_context_options options;
@@ -49,10 +62,12 @@ static void set_up(void) {
   options.allocator = &allocator;
   ck_assert_int_eq(sf_context_create(&options, &context), SF_OK);
   diag = (sfi_diag){0};
-  env = (sfi_pass_env){.context = context, .diag = &diag, .evaluate = sfi_ref_node};
+  found = (sfi_arena){.allocator = &context->allocator};
+  env = (sfi_pass_env){.context = context, .diag = &diag, .facts = find_facts, .digest = find_digest, .evaluate = sfi_ref_node};
 }
 
 static void tear_down(void) {
+  sfi_arena_deinit(&found);
   sf_context_release(context);
   ck_assert_int_eq(memory.live, 0);
 }
@@ -275,6 +290,7 @@ START_TEST(out_of_memory) {
       *when = memory.calls + k;
       sf_status status = pass->run(&env, graph, &made);
       memory.fail_at = memory.fail_from = 0;
+      sfi_arena_deinit(&found);
       if (status == SF_OK) break;
       ck_assert_int_eq(status, SF_STATUS_OUT_OF_MEMORY);
       ck_assert_int_eq(diag.error.status, SF_STATUS_OUT_OF_MEMORY);

@@ -237,6 +237,24 @@ START_TEST(keys_ignore_positions) {
 }
 END_TEST
 
+/* An emitter's version is not: what another version made is found under the same key, and told to be stale. */
+START_TEST(keys_ignore_versions) {
+  const sfi_emitter old = {.name = "same", .version = 1}, new = {.name = "same", .version = 2}, other = {.name = "other"};
+  const sfi_emitter *const emitters[] = {&old, &new, &other};
+  char *keys[SFI_COUNT(emitters)];
+  start(DENSE, SF_ISA_AVX512, 2, INT64_MAX);
+  sfi_kernel *k = kernel_of(SFI_ANCHOR_CONTRACT);
+  for (size_t i = 0; i < SFI_COUNT(emitters); i++) {
+    k->emitter = emitters[i];
+    keys[i] = key_of(k);
+  }
+  ck_assert_str_eq(keys[0], keys[1]);
+  ck_assert_str_ne(keys[0], keys[2]);
+  for (size_t i = 0; i < SFI_COUNT(emitters); i++) free(keys[i]);
+  end();
+}
+END_TEST
+
 static void change_extent(sfi_kernel *k) {
   k->extent[1].of.c[0]++;
 }
@@ -448,6 +466,7 @@ int main(void) {
   TCase *tests = tcase_create("plans");
   tcase_add_loop_test(tests, faults_are_found, 0, (int)SFI_COUNT(faults));
   tcase_add_test(tests, keys_ignore_positions);
+  tcase_add_test(tests, keys_ignore_versions);
   tcase_add_loop_test(tests, keys_change, 0, (int)SFI_COUNT(changes));
   tcase_add_test(tests, tiles_are_counted);
   tcase_add_test(tests, sizes_are_checked);
