@@ -1,0 +1,130 @@
+"""The networks as PyTorch modules, for export and as PyTorch's own entry in the race."""
+import torch
+from torch import nn
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, channels, width, stride):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(channels, width, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
+        self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
+        self.shortcut = nn.Identity()
+        if stride != 1 or channels != 4 * width:
+            self.shortcut = nn.Sequential(nn.Conv2d(channels, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
+
+    def forward(self, x):
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = torch.relu(self.bn2(self.conv2(y)))
+        return torch.relu(self.bn3(self.conv3(y)) + self.shortcut(x))
+
+
+class ResNet50(nn.Module):
+    """He et al. 2015, the variant with the stride in the 3x3 convolution, as torchvision's."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.pool = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.MaxPool2d(3, 2, 1)
+        blocks, channels = [], 64
+        for width, count, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+            for i in range(count):
+                blocks.append(Bottleneck(channels, width, stride if i == 0 else 1))
+                channels = 4 * width
+        self.blocks, self.fc = nn.Sequential(*blocks), nn.Linear(channels, 1000)
+
+    def forward(self, image):
+        x = self.pool(torch.relu(self.bn1(self.conv1(image))))
+        return self.fc(torch.flatten(nn.functional.adaptive_avg_pool2d(self.blocks(x), 1), 1))
+
+
+def random_resnet50():
+    """Random weights whose activations keep their size, with scales of rows that vary as those of trained layers do."""
+    torch.manual_seed(1)
+    net = ResNet50().eval()
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            shape = [-1] + [1] * (module.weight.dim() - 1)
+            module.weight.data *= torch.exp(.3 * torch.randn(module.weight.shape[0])).reshape(shape)
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(.3, .9)
+            module.bias.data.normal_(0, .1)
+            module.running_mean.normal_(0, .1)
+            module.running_var.uniform_(.8, 1.5)
+    return net
+
+
+class Attention(nn.Module):
+    """Bert's, with its names of weights."""
+
+    def __init__(self, size, heads):
+        super().__init__()
+        self.heads, self.each = heads, size // heads
+        self.self = nn.ModuleDict({name: nn.Linear(size, size) for name in ("query", "key", "value")})
+        self.output = nn.ModuleDict({"dense": nn.Linear(size, size), "LayerNorm": nn.LayerNorm(size, 1e-12)})
+
+    def forward(self, x, mask):
+        q, k, v = (self.self[n](x).unflatten(-1, (self.heads, self.each)).transpose(1, 2) for n in ("query", "key", "value"))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.each ** -.5)
+        return self.output["LayerNorm"](self.output["dense"](y.transpose(1, 2).flatten(2)) + x)
+
+
+class BertLayer(nn.Module):
+    def __init__(self, size, wide, heads):
+        super().__init__()
+        self.attention = Attention(size, heads)
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(size, wide)})
+        self.output = nn.ModuleDict({"dense": nn.Linear(wide, size), "LayerNorm": nn.LayerNorm(size, 1e-12)})
+
+    def forward(self, x, mask):
+        x = self.attention(x, mask)
+        y = nn.functional.gelu(self.intermediate["dense"](x))
+        return self.output["LayerNorm"](self.output["dense"](y) + x)
+
+
+class MiniLM(nn.Module):
+    """all-MiniLM-L6-v2: token numbers to one vector of length 1 a sentence."""
+
+    def __init__(self):
+        super().__init__()
+        self.embeddings = nn.ModuleDict({"word_embeddings": nn.Embedding(30522, 384), "position_embeddings": nn.Embedding(512, 384),
+                                         "token_type_embeddings": nn.Embedding(2, 384), "LayerNorm": nn.LayerNorm(384, 1e-12)})
+        self.register_buffer("positions", torch.arange(512).unsqueeze(0), persistent=False)
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList([BertLayer(384, 1536, 12) for _ in range(6)])})
+
+    def forward(self, input_ids, attention_mask):
+        e = self.embeddings
+        x = e["word_embeddings"](input_ids) + e["position_embeddings"](self.positions[:, :input_ids.shape[1]])
+        x = e["LayerNorm"](x + e["token_type_embeddings"].weight[0])
+        kept = attention_mask.to(x.dtype)
+        mask = ((1 - kept) * -1e4)[:, None, None, :]
+        for layer in self.encoder["layer"]:
+            x = layer(x, mask)
+        kept = kept.unsqueeze(-1)
+        mean = (x * kept).sum(1) / kept.sum(1)
+        return mean / (mean * mean).sum(-1, keepdim=True).sqrt()
+
+
+NETWORKS = {"resnet50": ResNet50, "minilm": MiniLM}
+
+
+def load(name, state):
+    net = NETWORKS[name]().eval()
+    net.load_state_dict(torch.load(state))
+    return net
+
+
+def prune(net, zeros, keep=(), n_of_m=None):
+    """Zeros by magnitude in every matrix and convolution but those named in `keep`: in each layer the smallest share `zeros` of its
+    elements, or with n_of_m=(n, m) all but the n largest of m consecutive inputs of an output."""
+    for name, module in net.named_modules():
+        if not isinstance(module, (nn.Conv2d, nn.Linear)) or name in keep:
+            continue
+        w = module.weight.data
+        if n_of_m:
+            n, m = n_of_m
+            groups = w.view(-1, m)
+            groups.scatter_(1, groups.abs().argsort(1)[:, :m - n], 0.)
+        elif gone := round(w.numel() * zeros):
+            w.view(-1)[w.abs().view(-1).argsort()[:gone]] = 0
+    return net
