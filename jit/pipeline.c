@@ -41,6 +41,8 @@ static const pass_row pipeline[] = {
     {"fold-constants", 0, false, .graph = sfi_fold_constants},
     /* Before simplify, which rounds the batch norms that are left on their own. */
     {"fold-batch-norm", 1, false, .graph = sfi_fold_batch_norm},
+    /* Before simplify, which clears away what put heads together again. */
+    {"fuse-attention", 2, false, .graph = sfi_fuse_attention},
     {"simplify", 1, false, .graph = sfi_simplify},
     {"eliminate-common", 1, false, .graph = sfi_eliminate_common},
     /* On what is final otherwise: it cuts a copy of a weight for every use. */

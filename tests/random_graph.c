@@ -174,6 +174,14 @@ static sf_value matmul_run_time(maker *m, sf_value x) {
   return sf_matmul(m->graph, x, x, first, !first);
 }
 
+/* A value's attention to itself, written out. */
+static sf_value attention(maker *m, sf_value x) {
+  if (shape_of(m, x)->rank != 4 || extent(m, x, 3) < 1 || m->options->gentle) return SF_NO_VALUE;
+  sf_value scores = sf_matmul(m->graph, x, x, false, true);
+  if (chance(&m->random, 50)) scores = sf_binary(m->graph, SF_OP_MUL, scores, filled(m, 0.25f));
+  return sf_matmul(m->graph, sf_softmax(m->graph, scores, -1), x, false, false);
+}
+
 static sf_value conv2d(maker *m, sf_value x) {
   if (shape_of(m, x)->rank != 4 || extent(m, x, 1) < 1 || extent(m, x, 2) < 1 || extent(m, x, 3) < 1) return SF_NO_VALUE;
   int64_t channels = extent(m, x, 1), rows = size(m, 5);
@@ -370,7 +378,7 @@ static const struct {
   sf_value (*make)(maker *m, sf_value x);
 } choices[] = {{20, matmul},        {4, matmul_weight_first}, {3, matmul_run_time}, {20, conv2d},  {8, pool},      {15, unary},
                {15, binary_static}, {6, binary_run_time},     {8, batch_norm},      {10, reshape}, {6, transpose}, {6, concat},
-               {6, slice},          {6, along_axis},          {5, reduce},          {8, again}};
+               {6, slice},          {6, along_axis},          {5, reduce},          {8, again},    {3, attention}};
 
 static sf_value any_operation(maker *m) {
   int32_t total = 0, at;

@@ -17,7 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { NETWORKS = 5, PORTS_MAX = 4 };
+enum { NETWORKS = 6, PORTS_MAX = 4 };
 
 /* ---- numbers ------------------------------------------------------------------------------------------------------ */
 
@@ -111,10 +111,31 @@ static inline void build_wide(sf_graph *g, uint64_t *state) {
   sf_graph_output(g, "h", h);
 }
 
+/* An encoder's layer as exporters write it: heads cut out and put together, a mask of 0 and 1 for the rows that count. */
+static inline void build_encoder(sf_graph *g, uint64_t *state) {
+  sf_value x = sf_graph_input(g, "x", SF_F32, 3, DIMS(1, SF_DIM_SYMBOLIC, 24));
+  sf_value counts = sf_graph_input(g, "counts", SF_F32, 2, DIMS(1, SF_DIM_SYMBOLIC)), heads[3];
+  const float values[] = {1, -30, 2.8284271f};
+  sf_value number[3];
+  for (int i = 0; i < 3; i++) number[i] = sf_graph_constant(g, SF_F32, 0, NULL, &values[i]);
+  for (int i = 0; i < 3; i++) {
+    sf_value p = sf_matmul(g, x, weight(g, state, 40, 2, DIMS(24, 24)), false, false);
+    p = sf_reshape(g, sf_binary(g, SF_OP_ADD, weight(g, state, 0, 1, DIMS(24)), p), 4, DIMS(0, 0, 3, 8));
+    heads[i] = sf_transpose(g, p, 4, i == 1 ? DIMS(0, 2, 3, 1) : DIMS(0, 2, 1, 3));
+  }
+  sf_value mask = sf_reshape(g, sf_binary(g, SF_OP_SUB, number[0], counts), 4, DIMS(1, 1, 1, -1));
+  mask = sf_binary(g, SF_OP_MUL, mask, number[1]);
+  sf_value scores = sf_binary(g, SF_OP_DIV, sf_matmul(g, heads[0], heads[1], false, false), number[2]);
+  sf_value y = sf_matmul(g, sf_softmax(g, sf_binary(g, SF_OP_ADD, scores, mask), -1), heads[2], false, false);
+  y = sf_reshape(g, sf_transpose(g, y, 4, DIMS(0, 2, 1, 3)), 3, DIMS(0, 0, 24));
+  y = sf_binary(g, SF_OP_ADD, sf_matmul(g, y, weight(g, state, 40, 2, DIMS(24, 24)), false, false), x);
+  sf_graph_output(g, "y", sf_graph_op(g, SF_OP_LAYER_NORM, 1, &y, 0, NULL));
+}
+
 static inline sf_graph *build_network(sf_context *context, int network, uint64_t seed) {
-  static void (*const builders[NETWORKS])(sf_graph *, uint64_t *) = {build_dense, build_image, build_mixed, build_fixed,
-                                                                     build_wide};
-  static const char *const names[NETWORKS] = {"dense", "image", "mixed", "fixed", "wide"};
+  static void (*const builders[NETWORKS])(sf_graph *, uint64_t *) = {build_dense, build_image, build_mixed,
+                                                                     build_fixed, build_wide,  build_encoder};
+  static const char *const names[NETWORKS] = {"dense", "image", "mixed", "fixed", "wide", "attention"};
   sf_graph *g;
   uint64_t state = seed * 77 + 1;
   if (sf_graph_create(context, names[network], &g) != SF_OK) return NULL;

@@ -21,6 +21,7 @@ static const struct {
     {"none", NULL},
     {"fold-constants", sfi_fold_constants},
     {"fold-batch-norm", sfi_fold_batch_norm},
+    {"fuse-attention", sfi_fuse_attention},
     {"simplify", sfi_simplify},
     {"eliminate-common", sfi_eliminate_common},
     {"eliminate-dead", sfi_eliminate_dead},
