@@ -56,7 +56,7 @@ void sf_graph_release(sf_graph *graph) {
 
 /* Ends a builder call that failed: what is in graph->diag goes to the context too. */
 static sf_value failed(sf_graph *graph) {
-  sfi_context_keep_error(graph->context, &graph->diag.error);
+  if (!graph->quiet) sfi_context_keep_error(graph->context, &graph->diag.error);
   return SF_NO_VALUE;
 }
 

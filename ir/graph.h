@@ -83,6 +83,7 @@ struct sf_graph {
   sfi_output *outputs;
   size_t n_outputs, outputs_capacity;
   sfi_diag diag; /* first error of the builder */
+  bool quiet;    /* errors stay in diag: whoever builds says them in its own words */
 };
 
 /* ---- tables ------------------------------------------------------------------------------------------------------- */

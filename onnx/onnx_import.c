@@ -257,9 +257,11 @@ sf_status sfi_onnx_import(sf_graph *graph, const void *data, size_t size, const 
   if (!im) return sfi_fail_memory(diag);
   *im = (importer){.context = graph->context, .options = options, .graph = graph, .file = file, .folder = folder};
   im->arena.allocator = a;
+  graph->quiet = true;
   if (sfi_onnx_read(&im->arena, data, size, file, &im->diag, &im->model) == SF_OK) import_model(im);
   if (im->diag.error.status != SF_OK) recover(im);
   diag->error = im->first;
+  graph->quiet = false;
   sfi_free(a, im->values, im->slots * sizeof *im->values);
   sfi_arena_deinit(&im->arena);
   sfi_free(a, im, sizeof *im);

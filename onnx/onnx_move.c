@@ -520,9 +520,9 @@ bool sfi_import_trilu(importer *im) {
   int64_t upper, shift = 0, dims[SF_MAX_RANK], steps[SF_MAX_RANK], strides[SF_MAX_RANK], count;
   if (!sfi_onnx_int(im, "upper", 1, &upper)) return false;
   if (sfi_onnx_given(im, 1)) {
-    double k;
-    if (!sfi_onnx_number(im, 1, &k)) return false;
-    shift = (int64_t)k;
+    int32_t one;
+    if (!sfi_onnx_numbers(im, 1, 1, &shift, &one)) return false;
+    if (one != 1 || shift < -ONNX_FOLD_MAX || shift > ONNX_FOLD_MAX) return INVALID(im, "operand \"%s\"", im->in[1]->name);
   }
   int32_t rank = v->shape.rank;
   if (rank < 2) return INVALID(im, "rank %d", rank);

@@ -2,6 +2,8 @@
  * that what an exporter computes about shapes never reaches the graph. */
 #include "onnx_import.h"
 
+#include <math.h>
+
 /* ---- shapes as values --------------------------------------------------------------------------------------------- */
 
 static bool put_list(importer *im, int32_t rank, int64_t count, const sfi_poly *list) {
@@ -84,22 +86,28 @@ bool sfi_import_constant_of_shape(importer *im) {
   return !out || sfi_onnx_same(im, 0, &made);
 }
 
+/* start, start + delta, ... before limit. One that counts up to the symbolic dimension is a table of which the first so many count. */
 bool sfi_import_range(importer *im) {
   const sfi_poly symbol = {{0, 1, 0}};
   onnx_value *out = sfi_onnx_output(im, 0);
-  double start, limit, delta;
-  if (!sfi_onnx_number(im, 0, &start) || !sfi_onnx_number(im, 2, &delta)) return false;
-  const onnx_value *to = im->in[1];
-  sfi_poly length = {{0}};
-  if (to->polys && to->count == 1 && delta == 1 && sfi_poly_add(to->polys[0], sfi_const(-(int64_t)start), &length) &&
-      sfi_poly_equal(length, symbol))
-    limit = start + ONNX_SYMBOL_MAX; /* a table of which the first so many count */
-  else if (!sfi_onnx_number(im, 1, &limit))
-    return false;
-  double steps = (limit - start) / delta;
+  double numbers[3];
+  bool real = im->in[0]->floats != NULL, table = false;
+  for (int32_t i = 0; i < 3; i++) {
+    const onnx_value *v = im->in[i];
+    sfi_poly length;
+    if (v->kind == VALUE_STATIC && (v->floats != NULL) != real) return INVALID(im, "operands of different types");
+    if (i == 1 && v->polys && v->count == 1 && !im->in[0]->polys && im->in[0]->count == 1 && !real) {
+      table = sfi_poly_add(v->polys[0], sfi_const(-im->in[0]->ints[0]), &length) && sfi_poly_equal(length, symbol);
+    }
+    if (i == 1 && table) continue;
+    if (!sfi_onnx_number(im, i, &numbers[i])) return false;
+    if (!(fabs(numbers[i]) < 1e15)) return UNSUPPORTED(im, "from, to or by %g", numbers[i]);
+  }
+  if (table && numbers[2] != 1) return UNSUPPORTED(im, "up to the symbolic dimension in steps of %g", numbers[2]);
+  if (table) numbers[1] = numbers[0] + ONNX_SYMBOL_MAX;
+  double start = numbers[0], delta = numbers[2], steps = (numbers[1] - start) / delta;
   if (!(steps <= ONNX_FOLD_MAX)) return UNSUPPORTED(im, "more than %d elements would be made at import", ONNX_FOLD_MAX);
-  int64_t count = steps > 0 ? (int64_t)steps + (steps > (double)(int64_t)steps) : 0;
-  bool real = im->in[0]->floats != NULL;
+  int64_t count = steps > 0 ? (int64_t)ceil(steps) : 0;
   void *data = sfi_arena_alloc(&im->graph->arena, (size_t)count * (real ? sizeof(float) : sizeof(int64_t)));
   if (!data) return sfi_onnx_fail_memory(im);
   for (int64_t i = 0; i < count; i++) {
@@ -113,7 +121,7 @@ bool sfi_import_range(importer *im) {
     sfi_onnx_set_floats(out, 1, &count, count, data);
   else
     sfi_onnx_set_ints(out, im->in[0]->type, 1, &count, count, data);
-  if (sfi_poly_equal(length, symbol)) out->shape.dims[0] = symbol;
+  if (table) out->shape.dims[0] = symbol;
   return true;
 }
 
