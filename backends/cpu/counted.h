@@ -4,13 +4,26 @@
 
 #include "contraction.h"
 
-/* Sections of the packed W, and the words of a start. See emit_counted.c. */
-enum { SFI_COUNTED_STARTS, SFI_COUNTED_RECORDS, SFI_COUNTED_POSITIONS, SFI_COUNTED_VALUES, SFI_COUNTED_SECTIONS };
+/* The header of the packed W: sections, then numbers; and the words of a start. See emit_counted.c. */
+enum {
+  SFI_COUNTED_STARTS,
+  SFI_COUNTED_RECORDS,
+  SFI_COUNTED_POSITIONS,
+  SFI_COUNTED_VALUES,
+  SFI_COUNTED_SECTIONS,
+  SFI_COUNTED_BLOCKS = SFI_COUNTED_SECTIONS,
+  SFI_COUNTED_DEPTH
+};
 enum { SFI_COUNTED_START_WORDS = 4 };
 
 int64_t sfi_counted_blocks(const sfi_kernel *kernel, const sfi_target *target); /* of K, at least 1 */
 int64_t sfi_counted_depth(const sfi_kernel *kernel, const sfi_target *target);  /* of a block; the last may be shorter */
-/* 64-bit words that hold four positions: 1 or 2. */
-int32_t sfi_counted_words(const sfi_kernel *kernel, const sfi_target *target);
+
+/* How positions are written: four to a word in units of 1 << shift bytes, or two to a word in elements. */
+typedef struct sfi_counted_unit {
+  int32_t words; /* of 64 bits for four positions: 1 or 2 */
+  int32_t shift;
+} sfi_counted_unit;
+sfi_counted_unit sfi_counted_positions(const sfi_kernel *kernel);
 
 #endif

@@ -1,8 +1,8 @@
 /* "spmm-counted": sparse matrix product by groups of rows with equal counts of nonzeros.
  *
- * K is cut into blocks whose rows of X fit L1. Inside a block rows stand in pairs, and R rows, R / 2 pairs, form a group whose sums, R x V
- * vectors, stay in registers. A group takes `shared` steps in which each pair reads one row of X for both of its rows, then `single` steps
- * in which every row reads its own. All rows of a group take the same number of steps; groups stand in falling order of it, so that
+ * K is cut into blocks, so that rows of X stay in L1 where rows of W have enough nonzeros to pay for more visits. Inside a block rows
+ * stand in pairs, and R rows, R / 2 pairs, form a group whose sums, R x V vectors, stay in registers. A group takes `shared` steps in which
+ * each pair reads one row of X for both of its rows, then `single` steps in which every row reads its own. All rows of a group take the same number of steps; groups stand in falling order of it, so that
  * the branches of one group repeat those of the last and are predicted. A row that is short of nonzeros has one split in two, w x =
  * w/2 x + w/2 x, instead of a zero: 0 x Inf would not be 0. Nonzeros come in fours: one 64-bit load brings four positions, one
  * broadcast of 128 bits four values, and shuffles inside 128 bits spread them, which leaves the load ports to X.
@@ -10,18 +10,20 @@
  * and 4 loads for 8 multiply-adds in a shared one.
  *
  * Packed W: header | starts | records | positions | values
- *   header: int64 byte offset of each section
+ *   header: int64 byte offset of each section, number of K blocks, k of a block: code is the same for all densities
  *   starts: uint32 [row block][K block][4]: first record, number of records, first word of positions, first value / 4
  *   records: uint32 [R + 2]: rows (the last group repeats some), shared steps / 4, single steps. Blocks first and last of K hold every
  *     row, those between only rows with nonzeros.
- *   positions: 64-bit words, four (16 bits) or two (32 bits) positions each, relative to the block's first, in bytes (16 bits) or
- *     elements (32); by fours of steps: of each pair, then by fours of single steps of each row
+ *   positions: 64-bit words, four (16 bits) or two (32 bits) positions each, relative to the block's first, in units of up to a line
+ *     (16 bits) or in elements (32); by fours of steps: of each pair, then by fours of single steps of each row
  *   values: float [R][4] by fours of steps
  * Where the number of single steps is no multiple of four, their first four is filled from its end. */
 #include "counted.h"
 #include "emitters.h"
 
-enum { L1_SHARE = 32768, FOUR = 4 };
+#include <math.h>
+
+enum { FOUR = 4 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------------------ */
 
@@ -30,18 +32,43 @@ static int64_t bytes_per_k(const sfi_kernel *k, const sfi_target *target) {
   return (int64_t)k->tile.vectors * target->lanes * 4;
 }
 
+/* Cycles of a row in a block, which loads and stores its sums, beside those of its steps; and of a step whose row of X comes from L2
+ * beyond one from L1. Measured on Zen 5, sums in L2. */
+static double visit_cycles(double vectors) {
+  return 3 * vectors;
+}
+static double far_cycles(double vectors) {
+  return 0.3 * vectors;
+}
+/* The part of a block's rows of X, `bytes` of them, that is not in L1 when it is needed, times what the distance adds. */
+static double far(const sfi_target *target, double bytes) {
+  double near = (double)target->l1_bytes * 2 / 3;
+  return bytes > near ? (1 - near / bytes) * (1 + 4 * bytes / (double)target->l2_bytes) : 0;
+}
+
+/* The fewer nonzeros a row has, the deeper the blocks: visits of its sums against rows of X from L2. */
 int64_t sfi_counted_blocks(const sfi_kernel *k, const sfi_target *target) {
-  return sfi_max(1, sfi_ceil_div(k->contract.depth.c[0] * bytes_per_k(k, target), L1_SHARE));
+  double bytes = (double)(k->contract.depth.c[0] * bytes_per_k(k, target)), vectors = k->tile.vectors, least = 0;
+  double nonzeros = (double)k->contract.facts->nonzeros / (double)sfi_max(1, k->contract.rows);
+  int64_t fewest = sfi_max(1, (int64_t)(bytes / ((double)target->l2_bytes / 4)));
+  int64_t most = sfi_max(fewest, (int64_t)ceil(bytes / ((double)target->l1_bytes * 2 / 3))), best = fewest;
+  for (int64_t n = fewest; n <= most; n++) {
+    double cycles = (double)n * visit_cycles(vectors) + nonzeros * far_cycles(vectors) * far(target, bytes / (double)n);
+    if (n == fewest || cycles < least) least = cycles, best = n;
+  }
+  return best;
 }
 int64_t sfi_counted_depth(const sfi_kernel *k, const sfi_target *target) {
   return sfi_max(1, sfi_ceil_div(k->contract.depth.c[0], sfi_counted_blocks(k, target)));
 }
 
-int32_t sfi_counted_words(const sfi_kernel *k, const sfi_target *target) {
+sfi_counted_unit sfi_counted_positions(const sfi_kernel *k) {
   sfi_poly stride = k->operand[1].stride[1];
-  bool narrow = !k->contract.k_offset && sfi_is_const(stride) && stride.c[0] >= 0 &&
-                (sfi_counted_depth(k, target) - 1) * stride.c[0] * 4 <= UINT16_MAX;
-  return narrow ? 1 : 2;
+  if (k->contract.k_offset || !sfi_is_const(stride) || stride.c[0] < 0) return (sfi_counted_unit){.words = 2};
+  int32_t shift = 2;
+  while (shift < 6 && stride.c[0] * 4 % (INT64_C(2) << shift) == 0) shift++;
+  bool narrow = (k->contract.depth.c[0] - 1) * stride.c[0] * 4 >> shift <= UINT16_MAX;
+  return narrow ? (sfi_counted_unit){.words = 1, .shift = shift} : (sfi_counted_unit){.words = 2};
 }
 
 sfi_refusal sfi_counted_accept(sfi_kernel *k, const sfi_plan *plan) {
@@ -56,19 +83,25 @@ sfi_refusal sfi_counted_accept(sfi_kernel *k, const sfi_plan *plan) {
   return SFI_REFUSE_NONE;
 }
 
-/* Measured on Zen 5, X in L1, sums in L2: a step takes 0.7 V + 0.9 cycles, and each visit of a row in a block 1.5 V + 8. */
+/* Measured on Zen 5. Pairs of rows share about `density` of their steps, at a density-th of the gain. */
 double sfi_counted_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   double v = k->tile.vectors, nonzeros = (double)k->contract.facts->nonzeros, rows = (double)k->contract.rows;
-  double blocks = (double)sfi_counted_blocks(k, plan->target);
+  double all = rows * (double)k->contract.depth.c[0], density = all > 0 ? nonzeros / all : 0;
+  double blocks = (double)sfi_counted_blocks(k, plan->target), depth = (double)sfi_counted_depth(k, plan->target);
+  double step = 0.3 + 0.54 * v - 0.08 * v * density * density;
+  step += far_cycles(v) * far(plan->target, depth * (double)bytes_per_k(k, plan->target));
   double visits = rows * blocks < nonzeros + 2 * rows ? rows * blocks : nonzeros + 2 * rows;
-  double cycles = nonzeros * (v * 0.7 + 0.9) + visits * (v * 1.5 + 8);
+  double cycles = nonzeros * step + visits * visit_cycles(v);
   return sfi_cycles_us(plan->target, sfi_total_columns(k, plan->target, symbol) / (plan->target->lanes * v) * cycles);
 }
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
 
+static LLVMValueRef header(sfi_emission *e, int index) {
+  return sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index));
+}
 static LLVMValueRef section(sfi_emission *e, int index) {
-  return sfi_at(e, e->i8, e->base[2], sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index)));
+  return sfi_at(e, e->i8, e->base[2], header(e, index));
 }
 static LLVMValueRef load_u32(sfi_emission *e, LLVMValueRef base, int64_t index) {
   return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, sfi_i64(e, index)), e->i64, "");
@@ -79,7 +112,8 @@ typedef struct group {
   sfi_emission *e;
   const sfi_columns *columns;
   LLVMValueRef x; /* row of X that positions of the K block count from */
-  int32_t rows, words;
+  int32_t rows;
+  sfi_counted_unit unit;
 } group;
 
 /* What flows from step to step. The arrays together are carried through loops. */
@@ -97,8 +131,8 @@ typedef struct four {
 static void load_four(const group *g, flow *f, int32_t sources, four *out) {
   sfi_emission *e = g->e;
   for (int32_t i = 0; i < sources; i++)
-    for (int32_t w = 0; w < g->words; w++)
-      out->word[i][w] = sfi_load_scalar(e, e->i64, f->v[WORDS], sfi_i64(e, (int64_t)i * g->words + w));
+    for (int32_t w = 0; w < g->unit.words; w++)
+      out->word[i][w] = sfi_load_scalar(e, e->i64, f->v[WORDS], sfi_i64(e, (int64_t)i * g->unit.words + w));
   LLVMValueRef spread[64];
   for (int32_t i = 0; i < e->lanes; i++) spread[i] = LLVMConstInt(e->i32, (unsigned)(i % FOUR), false);
   LLVMTypeRef quarter = LLVMVectorType(e->f32, FOUR);
@@ -108,7 +142,7 @@ static void load_four(const group *g, flow *f, int32_t sources, four *out) {
     q = LLVMBuildShuffleVector(e->builder, q, LLVMGetUndef(quarter), LLVMConstVector(spread, (unsigned)e->lanes), "");
     out->value[r] = sfi_opaque(e, q); /* else each step broadcasts from memory, which takes a load slot */
   }
-  f->v[WORDS] = sfi_at(e, e->i64, f->v[WORDS], sfi_i64(e, (int64_t)sources * g->words));
+  f->v[WORDS] = sfi_at(e, e->i64, f->v[WORDS], sfi_i64(e, (int64_t)sources * g->unit.words));
   f->v[VALUES] = sfi_at(e, e->f32, f->v[VALUES], sfi_i64(e, (int64_t)g->rows * FOUR));
 }
 
@@ -120,11 +154,13 @@ static void step(const group *g, flow *f, const four *in, int32_t slot, int32_t 
   LLVMValueRef pick[64];
   for (int32_t i = 0; i < e->lanes; i++) pick[i] = LLVMConstInt(e->i32, (unsigned)(i / FOUR * FOUR + slot), false);
   for (int32_t i = 0; i < g->rows / share; i++) {
-    int32_t in_word = FOUR / g->words, bits = 64 / in_word;
+    int32_t in_word = FOUR / g->unit.words, bits = 64 / in_word;
     LLVMValueRef position = in->word[i][slot / in_word];
-    if (slot % in_word) position = LLVMBuildLShr(b, position, sfi_i64(e, (int64_t)(slot % in_word) * bits), "");
-    position = LLVMBuildAnd(b, position, LLVMConstInt(e->i64, ((unsigned long long)1 << bits) - 1, false), "");
-    LLVMValueRef row = g->words == 1 ? sfi_at(e, e->i8, g->x, position) : sfi_x_row_at(e, g->x, position);
+    int32_t down = slot % in_word * bits - g->unit.shift;
+    if (down > 0) position = LLVMBuildLShr(b, position, sfi_i64(e, down), "");
+    if (down < 0) position = LLVMBuildShl(b, position, sfi_i64(e, -down), "");
+    position = LLVMBuildAnd(b, position, LLVMConstInt(e->i64, (((unsigned long long)1 << bits) - 1) << g->unit.shift, false), "");
+    LLVMValueRef row = g->unit.words == 1 ? sfi_at(e, e->i8, g->x, position) : sfi_x_row_at(e, g->x, position);
     row = sfi_opaque(e, row); /* else the addition goes into all V loads, whose indexed addresses cost an operation each */
     LLVMValueRef w[2];
     for (int32_t h = 0; h < share; h++) {
@@ -229,18 +265,16 @@ static void block_rows(group *g, LLVMValueRef start, LLVMValueRef first, LLVMVal
 static void counted_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end) {
   (void)row_end;
   const sfi_kernel *k = e->kernel;
-  int64_t blocks = sfi_counted_blocks(k, e->target), depth = sfi_counted_depth(k, e->target);
-  LLVMValueRef starts = section(e, SFI_COUNTED_STARTS), last = sfi_i64(e, blocks - 1);
-  LLVMValueRef first_start =
-      sfi_muli(e, LLVMBuildUDiv(e->builder, row_begin, sfi_i64(e, k->tile.row_block), ""), sfi_i64(e, blocks));
+  LLVMValueRef blocks = header(e, SFI_COUNTED_BLOCKS), depth = header(e, SFI_COUNTED_DEPTH);
+  LLVMValueRef starts = section(e, SFI_COUNTED_STARTS), last = sfi_addi(e, blocks, sfi_i64(e, -1));
+  LLVMValueRef first_start = sfi_muli(e, LLVMBuildUDiv(e->builder, row_begin, sfi_i64(e, k->tile.row_block), ""), blocks);
   sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_i64(e, blocks), sfi_i64(e, 1), NULL, 0);
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), blocks, sfi_i64(e, 1), NULL, 0);
   LLVMValueRef words = sfi_i64(e, SFI_COUNTED_START_WORDS);
   LLVMValueRef start = sfi_at(e, e->i32, starts, sfi_muli(e, sfi_addi(e, first_start, loop.index), words));
-  group g = {e, columns, columns->x, k->tile.rows, sfi_counted_words(k, e->target)};
+  group g = {e, columns, columns->x, k->tile.rows, sfi_counted_positions(k)};
   if (!k->contract.k_offset)
-    g.x =
-        sfi_at(e, e->f32, g.x, sfi_muli(e, sfi_muli(e, loop.index, sfi_i64(e, depth)), sfi_poly_value(e, k->operand[1].stride[1])));
+    g.x = sfi_at(e, e->f32, g.x, sfi_muli(e, sfi_muli(e, loop.index, depth), sfi_poly_value(e, k->operand[1].stride[1])));
   block_rows(&g, start, LLVMBuildICmp(e->builder, LLVMIntEQ, loop.index, sfi_i64(e, 0), ""),
              LLVMBuildICmp(e->builder, LLVMIntEQ, loop.index, last, ""));
   sfi_loop_end(e, &loop, NULL);

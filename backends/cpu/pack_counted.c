@@ -24,7 +24,7 @@ typedef struct pair {
 typedef struct packer {
   const sfi_kernel *k;
   int64_t blocks, depth; /* of K */
-  int32_t words;         /* of 64 bits, for four positions */
+  sfi_counted_unit unit; /* of positions */
   int64_t mask_words;
   row *rows;        /* of a row block, by falling count */
   uint64_t *mask;   /* [row of the row block][mask_words]: its nonzeros in the K block */
@@ -151,8 +151,8 @@ static void list_entries(packer *p, const pair *x, int side, int64_t first, int6
 static void put(const packer *p, int64_t i, int64_t begin, int slot, uint64_t *words, float *values) {
   const sfi_kernel *k = p->k;
   int64_t c = begin + p->column[i], position = sfi_position(k, c) - (k->contract.k_offset ? 0 : sfi_position(k, begin));
-  if (p->words == 1)
-    ((uint16_t *)(void *)words)[slot] = (uint16_t)(position * 4);
+  if (p->unit.words == 1)
+    ((uint16_t *)(void *)words)[slot] = (uint16_t)(position * 4 >> p->unit.shift);
   else
     ((uint32_t *)(void *)words)[slot] = (uint32_t)position;
   values[slot] = p->value[i];
@@ -166,17 +166,17 @@ static void pack_group(packer *p, const pair *at, int64_t n, int64_t first, int6
     uint32_t *record = (uint32_t *)(void *)(out + offset[SFI_COUNTED_RECORDS]) + p->records * (R + 2);
     uint64_t *words = (uint64_t *)(void *)(out + offset[SFI_COUNTED_POSITIONS]) + p->positions;
     float *values = (float *)(void *)(out + offset[SFI_COUNTED_VALUES]) + p->values * 4;
-    uint64_t *single_words = words + (int64_t)shared * P * p->words;
+    uint64_t *single_words = words + (int64_t)shared * P * p->unit.words;
     float *single_values = values + (int64_t)shared * R * 4;
     for (int32_t q = 0; q < R; q++) {
       const pair *x = &at[sfi_min(q / 2, n - 1)];
       record[q] = (uint32_t)first + x->row[q % 2];
       list_entries(p, x, q % 2, first, begin, single);
       for (uint32_t i = 0; i < x->shared; i++)
-        put(p, i, begin, i % 4, words + (i / 4 * P + q / 2) * p->words, values + (i / 4 * R + q) * 4);
+        put(p, i, begin, i % 4, words + (i / 4 * P + q / 2) * p->unit.words, values + (i / 4 * R + q) * 4);
       for (uint32_t i = 0; i < single; i++) {
         uint32_t step = i + fours * 4 - single;
-        put(p, x->shared + i, begin, step % 4, single_words + (step / 4 * R + q) * p->words,
+        put(p, x->shared + i, begin, step % 4, single_words + (step / 4 * R + q) * p->unit.words,
             single_values + (step / 4 * R + q) * 4);
       }
     }
@@ -184,7 +184,7 @@ static void pack_group(packer *p, const pair *at, int64_t n, int64_t first, int6
     record[R + 1] = single;
   }
   p->records++;
-  p->positions += (int64_t)(shared * P + fours * R) * p->words;
+  p->positions += (int64_t)(shared * P + fours * R) * p->unit.words;
   p->values += (int64_t)(shared + fours) * R;
 }
 
@@ -218,7 +218,7 @@ sf_status sfi_counted_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_a
   packer p = {.k = k,
               .blocks = sfi_counted_blocks(k, plan->target),
               .depth = sfi_counted_depth(k, plan->target),
-              .words = sfi_counted_words(k, plan->target)};
+              .unit = sfi_counted_positions(k)};
   p.mask_words = sfi_ceil_div(p.depth, 64);
   /* A row has at most `depth` entries, and as many more as another of its group has nonzeros. */
   size_t rows = (size_t)n * sizeof *p.rows, masks = (size_t)(n * p.mask_words) * sizeof *p.mask;
@@ -240,7 +240,10 @@ sf_status sfi_counted_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_a
   if (!sfi_blob_init(out, allocator, (size_t)offset[SFI_COUNTED_SECTIONS])) {
     st = sfi_fail_memory(diag);
   } else {
-    memcpy(out->data, offset, SFI_COUNTED_SECTIONS * sizeof *offset);
+    int64_t *header = (int64_t *)(void *)out->data;
+    memcpy(header, offset, SFI_COUNTED_SECTIONS * sizeof *offset);
+    header[SFI_COUNTED_BLOCKS] = p.blocks;
+    header[SFI_COUNTED_DEPTH] = p.depth;
     pack_blocks(&p, out->data, offset);
   }
   sfi_free(allocator, memory, bytes);
