@@ -1,4 +1,5 @@
-/* Attention: its operands read as heads, and its shape. Heads and features are constants; batch, rows and keys may be symbolic. */
+/* Attention: its operands read as heads, and its shape; and what keeps keys and values from one run to the next. Heads and features are
+ * constants; batch, rows and keys may be symbolic. */
 #include "attention.h"
 #include "infer.h"
 #include "run_limits.h"
@@ -58,6 +59,15 @@ const char *sfi_attention_read(const sf_graph *graph, const sfi_node *node, sfi_
   return NULL;
 }
 
+/* A run must know it before it begins. */
+static sf_status check_position(const sf_graph *graph, const sfi_node *node, sfi_diag *diag, int32_t operand) {
+  sfi_poly count;
+  if (sfi_shape_numel(sfi_operand_shape(graph, node, operand), &count) && sfi_is(count, 1) &&
+      graph->nodes[node->inputs[operand]].op == SF_OP_INPUT)
+    return SF_OK;
+  return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "the position is no input of one integer");
+}
+
 sf_status sfi_infer_attention(const sf_graph *graph, sfi_node *node, sfi_diag *diag) {
   sfi_attention a;
   bool causal;
@@ -71,14 +81,21 @@ sf_status sfi_infer_attention(const sf_graph *graph, sfi_node *node, sfi_diag *d
     if (!sfi_broadcast(&scores, sfi_operand_shape(graph, node, a.mask), &both) || !sfi_shape_equal(&both, &scores))
       return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "the mask does not broadcast to the scores");
   }
-  if (a.position) {
-    sfi_poly count;
-    const sf_value p = node->inputs[a.position];
-    if (!sfi_shape_numel(sfi_operand_shape(graph, node, a.position), &count) || !sfi_is(count, 1) ||
-        graph->nodes[p].op != SF_OP_INPUT)
-      return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "the position is no input of one integer");
-  }
+  if (a.position && (st = check_position(graph, node, diag, a.position)) != SF_OK) return st;
   node->shape = *sfi_operand_shape(graph, node, 0);
   node->shape.dims[node->shape.rank - 1] = sfi_const(node->shape.rank == 4 ? a.width : a.heads * a.width);
+  return SF_OK;
+}
+
+sf_status sfi_infer_append(const sf_graph *graph, sfi_node *node, sfi_diag *diag) {
+  const sfi_shape *cache = sfi_operand_shape(graph, node, 0);
+  sfi_shape x = *sfi_operand_shape(graph, node, 1);
+  int32_t axis;
+  sf_status st = sfi_infer_axis(graph, node, diag, sfi_attr_int(node, SF_ATTR_AXIS), cache->rank, &axis);
+  if (st != SF_OK || (st = check_position(graph, node, diag, 2)) != SF_OK) return st;
+  if (x.rank == cache->rank) x.dims[axis] = cache->dims[axis];
+  if (!sfi_shape_equal(&x, cache))
+    return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "the operands differ beside dimension %d", axis);
+  node->shape = *cache;
   return SF_OK;
 }

@@ -50,7 +50,8 @@ typedef struct sfi_extent {
 
 /* Element address = base + offset + sum of index[d] * stride[d], in elements. Dimensions of the space first, then those that the
  * anchor adds (reduction dimensions). Where `index` is not 0, operand `index`, of integers and before this one, adds its element i at the
- * same point: i * index_stride, or (i + index_extent) * index_stride where i < 0. LOADs only. */
+ * same point: i * index_stride, or (i + index_extent) * index_stride where i < 0. LOADs only; or what a MAP writes, by an index
+ * that is the same at all points and behind it. */
 typedef struct sfi_access {
   int32_t buffer; /* index in the plan */
   int32_t index;

@@ -50,7 +50,9 @@ static range of_space(const sfi_plan *plan, const sfi_kernel *kernel, const sfi_
   for (int32_t d = 0; d < kernel->reduce_rank; d++) {
     add_dimension(&r, kernel->reduce_extent[d], access->stride[kernel->rank + d], symbol);
   }
-  if (access->index) add_dimension(&r, (sfi_extent){sfi_const(access->index_extent), 1}, access->index_stride, symbol);
+  /* A position at which is written is checked by each run. */
+  if (access->index && access != &kernel->operand[0])
+    add_dimension(&r, (sfi_extent){sfi_const(access->index_extent), 1}, access->index_stride, symbol);
   return r;
 }
 

@@ -70,7 +70,9 @@ static sf_status check_types(const sfi_plan *plan, const sfi_kernel *kernel, sfi
     if (kernel->anchor == SFI_ANCHOR_ATTEND)
       CHECK_KERNEL(is_f32 == (i == 0 || i != kernel->attend.position), "types of an attention");
     if (access->index == 0) continue;
-    CHECK_KERNEL(i > 0 && access->index > 0 && access->index < i, "an index that does not stand before its operand");
+    if (i == 0) CHECK_KERNEL(kernel->anchor == SFI_ANCHOR_MAP, "an indexed result");
+    CHECK_KERNEL(access->index > 0 && (i == 0 ? access->index < kernel->n_operands : access->index < i),
+                 "an index that does not stand before its operand");
     const uint32_t flags = sfi_dtype_of(plan->buffers[kernel->operand[access->index].buffer].dtype)->flags;
     CHECK_KERNEL(flags & SF_DTYPEF_INTEGER && !kernel->operand[access->index].index, "an index that is no integer");
     CHECK_KERNEL(is_f32 && !(main && i <= 2), "an indexed operand of an anchor");

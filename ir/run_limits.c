@@ -40,10 +40,29 @@ static void slice_limits(const sf_graph *graph, sf_value v, sfi_symbol_limits *l
   }
 }
 
+/* As many as `own` must have room in `all`; where both are symbolic, only the position says. */
+static void room_limits(sfi_poly own, sfi_poly all, sf_value v, sfi_symbol_limits *limits) {
+  if (sfi_is_const(own) && !sfi_is_const(all)) raise(limits, least_symbol(all, own.c[0]), v);
+  if (!sfi_is_const(own) && sfi_is_const(all)) lower(limits, least_symbol(own, all.c[0] + 1) - 1, v);
+}
+
+static int32_t axis_of(const sfi_node *node, const sfi_shape *shape) {
+  const int64_t axis = sfi_attr_int(node, SF_ATTR_AXIS);
+  return (int32_t)(axis < 0 ? axis + shape->rank : axis);
+}
+
 sfi_symbol_limits sfi_symbol_limits_of(const sf_graph *graph) {
   sfi_symbol_limits limits = {0, INT64_MAX, SF_NO_VALUE, SF_NO_VALUE};
   for (size_t v = 0; v < graph->n_nodes; v++) {
-    if (graph->nodes[v].op == SF_OP_SLICE) slice_limits(graph, (sf_value)v, &limits);
+    const sfi_node *node = &graph->nodes[v];
+    sfi_attention attention;
+    if (node->op == SF_OP_SLICE) slice_limits(graph, (sf_value)v, &limits);
+    if (node->op == SF_OP_APPEND) {
+      const int32_t axis = axis_of(node, &node->shape);
+      room_limits(graph->nodes[node->inputs[1]].shape.dims[axis], node->shape.dims[axis], (sf_value)v, &limits);
+    }
+    if (node->op == SF_OP_ATTENTION && !sfi_attention_read(graph, node, &attention) && attention.position)
+      room_limits(attention.rows, attention.keys, (sf_value)v, &limits);
   }
   return limits;
 }
@@ -60,10 +79,14 @@ bool sfi_index_limits_of(const sf_graph *graph, const sfi_node *node, int32_t k,
   sfi_attention attention;
   if (node->op == SF_OP_ATTENTION && k >= 3 && !sfi_attention_read(graph, node, &attention) && attention.position == k)
     return position_limits(node->inputs[k], attention.keys, attention.rows, symbol, out);
+  if (node->op == SF_OP_APPEND && k == 2) {
+    const sfi_shape *cache = &graph->nodes[node->inputs[0]].shape, *more = &graph->nodes[node->inputs[1]].shape;
+    const int32_t axis = axis_of(node, cache);
+    return position_limits(node->inputs[k], cache->dims[axis], more->dims[axis], symbol, out);
+  }
   if (node->op != SF_OP_GATHER || k != 1) return false;
   const sfi_shape *x = &graph->nodes[node->inputs[0]].shape;
-  const int64_t axis = sfi_attr_int(node, SF_ATTR_AXIS);
-  const int64_t extent = x->dims[axis < 0 ? axis + x->rank : axis].c[0];
+  const int64_t extent = x->dims[axis_of(node, x)].c[0];
   *out = (sfi_index_limits){node->inputs[k], -extent, extent - 1};
   while (graph->nodes[out->leaf].n_inputs > 0) out->leaf = graph->nodes[out->leaf].inputs[0]; /* only moved on the way */
   return true;

@@ -194,6 +194,17 @@ static sf_status check_indices(const sf_program *program, const sf_tensor *input
   return SF_OK;
 }
 
+/* May the value stand where the input does? An append to it, where nothing else reads it. */
+static bool in_place(const sf_graph *graph, sf_value value, sf_value input) {
+  const sfi_node *node = &graph->nodes[value];
+  int32_t uses = 0;
+  for (size_t v = 0; v < graph->n_nodes; v++) {
+    for (int32_t k = 0; k < graph->nodes[v].n_inputs; k++) uses += graph->nodes[v].inputs[k] == input;
+  }
+  for (size_t i = 0; i < graph->n_outputs; i++) uses += graph->outputs[i].value == input;
+  return node->op == SF_OP_APPEND && node->inputs[0] == input && uses == 1;
+}
+
 static sf_status check_tensors(const sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
                                const sf_tensor *outputs, sfi_diag *diag, int64_t *out_symbol) {
   const sf_graph *graph = program->graph;
@@ -216,7 +227,8 @@ static sf_status check_tensors(const sf_program *program, int32_t n_inputs, cons
     if (status != SF_OK) return status;
     if (empty) continue;
     for (int32_t j = 0; j < n_inputs; j++) {
-      if (inputs[j].data == outputs[i].data) return fail_tensor(diag, &out, i, name, "data is that of an input");
+      if (inputs[j].data == outputs[i].data && !in_place(graph, graph->outputs[i].value, graph->inputs[j]))
+        return fail_tensor(diag, &out, i, name, "data is that of an input");
     }
     for (int32_t j = 0; j < i; j++) {
       if (outputs[j].data == outputs[i].data) return fail_tensor(diag, &out, i, name, "data is that of another output");

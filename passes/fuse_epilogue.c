@@ -60,6 +60,7 @@ static bool scatters(const sfi_kernel *producer, const sfi_kernel *consumer) {
 
 bool sfi_merge_epilogue(const sfi_kernel *producer, const sfi_kernel *consumer, int32_t operand, sfi_kernel *out) {
   if (consumer->anchor != SFI_ANCHOR_MAP || producer->anchor == SFI_ANCHOR_NODE || consumer->n_bounds) return false;
+  if (consumer->operand[0].index) return false; /* only maps store so */
   if (!sfi_same_space(producer, consumer)) return false;
   if (!sfi_same_access(producer, &producer->operand[0], &consumer->operand[operand])) return false;
   if (scatters(producer, consumer)) return false;

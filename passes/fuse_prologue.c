@@ -171,6 +171,7 @@ bool sfi_merge_prologue(const sfi_plan *plan, const sfi_kernel *producer, const 
     merged.operand[merged.n_operands++] = consumer->operand[i];
     if (consumer->operand[i].index) merged.operand[of_consumer[i]].index = of_consumer[consumer->operand[i].index];
   }
+  if (consumer->operand[0].index) merged.operand[0].index = of_consumer[consumer->operand[0].index];
   for (int32_t i = 1; i < producer->n_operands; i++) {
     sfi_access access;
     if (!move_access(&producer->operand[i], dims, moved, consumer->rank + consumer->reduce_rank, shift, &access)) return false;

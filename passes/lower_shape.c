@@ -157,3 +157,28 @@ void sfi_low_gather(sfi_lowering *l, sf_value v) {
   sfi_low_tile(l, &kernel, kernel.rank);
   sfi_low_push(l, &kernel);
 }
+
+/* The cache as it was, which a run leaves out where it is written in place, and then what is new, behind the position. */
+void sfi_low_append(sfi_lowering *l, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const sfi_shape *shape = &l->values[v].shape, *more = &l->values[node->inputs[1]].shape;
+  const int64_t given = sfi_attr_int(node, SF_ATTR_AXIS), axis = given < 0 ? given + shape->rank : given;
+  sfi_low_set_row(l, v, sfi_low_temp(l, v, shape, false), NULL);
+  const sfi_view whole = l->values[v].row;
+  sfi_low_store(l, node->inputs[0], &whole);
+  const sfi_view from = sfi_low_row(l, node->inputs[1]), at = sfi_low_row(l, node->inputs[2]);
+  const sfi_view *const views[] = {&from, &whole};
+  sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_MAP);
+  sfi_grouping grouping = {0};
+  sfi_low_group(l, more, views, 2, 0, more->rank, &grouping);
+  sfi_low_space(l, &kernel, more, &grouping);
+  kernel.operand[0] = sfi_low_access(l, &kernel, more, &whole, &grouping);
+  kernel.operand[0].index = 1;
+  kernel.operand[0].index_stride = whole.stride[axis];
+  kernel.operand[1] = (sfi_access){.buffer = at.buffer, .offset = at.offset};
+  kernel.operand[2] = sfi_low_access(l, &kernel, more, &from, &grouping);
+  kernel.n_operands = 3;
+  sfi_low_load(&kernel.epilogue, 2);
+  sfi_low_tile(l, &kernel, kernel.rank);
+  sfi_low_push(l, &kernel);
+}

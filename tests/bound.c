@@ -115,6 +115,7 @@ static bool linear(analysis *a, bool rounds) {
   sf_tensor inputs[SFI_REF_OPERANDS_MAX];
   memcpy(inputs, a->e, (size_t)a->call.node->n_inputs * sizeof *inputs);
   if (a->call.node->op == SF_OP_GATHER) inputs[1] = a->x[1]; /* the same places */
+  if (a->call.node->op == SF_OP_APPEND) inputs[2] = a->x[2];
   if (!apply(a, inputs, a->call.node->n_inputs, &errors)) return false;
   if (rounds && (!map(a, &a->x[0], map_finite_abs, &a->e[0], &magnitudes[0]) || !apply(a, magnitudes, 1, &sums))) return false;
   for (int64_t i = 0; i < a->count; i++) {
@@ -122,7 +123,7 @@ static bool linear(analysis *a, bool rounds) {
     if (max) e = fmax(e, 0); /* the maximum of none is -inf */
     /* A mean is a sum first. */
     if (rounds) e += of(&sums)[i] * (double)a->depth > FLT_MAX / 4 ? INFINITY : a->rounding * of(&sums)[i] + a->absolute;
-    bool of_none = sfi_ref_numel(&a->x[0]) == 0 && a->call.node->op != SF_OP_CONCAT;
+    bool of_none = sfi_ref_numel(&a->x[0]) == 0 && a->call.node->op != SF_OP_CONCAT && a->call.node->op != SF_OP_APPEND;
     ((double *)a->error.data)[i] = of_none ? 0 : e;
   }
   return true;
@@ -427,6 +428,7 @@ static bool analyse(analysis *a) {
     return linear(a, true);
   case SF_OP_MAX_POOL:
   case SF_OP_REDUCE_MAX:
+  case SF_OP_APPEND:
     return linear(a, false);
   default:
     break;

@@ -57,7 +57,8 @@ static LLVMValueRef load_even(sfi_emission *e, LLVMValueRef pointer, LLVMValueRe
   LLVMValueRef half[2], none = LLVMConstNull(lanes_of(e, e->i1)), lane[64];
   for (int32_t h = 0; h < 2; h++) {
     for (int32_t i = 0; i < n; i++) lane[i] = LLVMConstInt(e->i32, (unsigned long long)(i % 2 ? n : h * n / 2 + i / 2), false);
-    LLVMValueRef wide = LLVMBuildShuffleVector(e->builder, mask ? mask : all_lanes(e), none, LLVMConstVector(lane, (unsigned)n), "");
+    LLVMValueRef wide =
+        LLVMBuildShuffleVector(e->builder, mask ? mask : all_lanes(e), none, LLVMConstVector(lane, (unsigned)n), "");
     half[h] = sfi_load_vector(e, sfi_at(e, e->f32, pointer, sfi_i64(e, (int64_t)h * n)), wide);
   }
   for (int32_t i = 0; i < n; i++) lane[i] = LLVMConstInt(e->i32, (unsigned long long)i * 2, false);
@@ -191,6 +192,7 @@ static void store_compressed(sfi_emission *e, LLVMValueRef value, LLVMValueRef p
 void sfi_point_store(sfi_emission *e, const sfi_point *point, LLVMValueRef value) {
   const sfi_access *access = &e->kernel->operand[0];
   LLVMValueRef base = e->base[0], first = sfi_access_index(e, access, point);
+  if (access->index) first = sfi_addi(e, first, indexed(e, access, point));
   if (!point->vector) {
     LLVMBuildStore(e->builder, value, sfi_at(e, e->f32, base, first));
     return;

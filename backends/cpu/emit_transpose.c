@@ -32,7 +32,7 @@ static bool find(const sfi_kernel *k, crossing *out) {
 
 sfi_refusal sfi_map_transpose_accept(sfi_kernel *k, const sfi_plan *plan) {
   crossing c;
-  for (int32_t i = 1; i < k->n_operands; i++)
+  for (int32_t i = 0; i < k->n_operands; i++)
     if (k->operand[i].index || plan->buffers[k->operand[i].buffer].dtype != SF_F32) return SFI_REFUSE_NOT_TRANSPOSED;
   if (k->rank < 2 || k->n_bounds || !find(k, &c) || (k->ragged.width && k->ragged.panel == c.across))
     return SFI_REFUSE_NOT_TRANSPOSED;

@@ -90,3 +90,14 @@ void sfi_ref_gather(const sfi_ref_call *call) {
     for (int64_t j = 0; j < after; j++) sfi_ref_store(call->output, i * after + j, sfi_ref_load(x, from + j));
   }
 }
+
+void sfi_ref_append(const sfi_ref_call *call) {
+  const sf_tensor *cache = &call->inputs[0], *x = &call->inputs[1], *out = call->output;
+  const int32_t axis = sfi_ref_axis(sfi_attr_int(call->node, SF_ATTR_AXIS), out->rank);
+  const int64_t before = sfi_ref_span(out, 0, axis), after = sfi_ref_span(out, axis + 1, out->rank), n = sfi_ref_numel(out);
+  const int64_t width = x->dims[axis] * after, pitch = out->dims[axis] * after,
+                at = (int64_t)sfi_ref_load(&call->inputs[2], 0) * after;
+  for (int64_t i = 0; i < n; i++) sfi_ref_store(out, i, sfi_ref_load(cache, i));
+  for (int64_t i = 0; i < before; i++)
+    for (int64_t j = 0; j < width; j++) sfi_ref_store(out, i * pitch + at + j, sfi_ref_load(x, i * width + j));
+}

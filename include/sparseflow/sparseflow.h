@@ -346,7 +346,10 @@ typedef struct sf_tensor {
 } sf_tensor;
 
 /* Runs once. Tensors in the order of the graph's inputs and outputs; extents must match, with one common extent for the
- * symbolic dimension. Outputs must not overlap inputs or each other. On an error outputs are untouched.
+ * symbolic dimension. Outputs must not overlap inputs or each other, but for an output that `append` makes of an input which nothing else
+ * reads: it may be that input's memory, and then only what is appended is written. Integers are checked before anything runs: an index or
+ * position outside of its range, a symbolic dimension beyond a table or cache, is SF_STATUS_INVALID_ARGUMENT. On an error outputs
+ * are untouched.
  * Any number of threads may run one program; no allocation and no contended lock once as many runs as threads have ended. */
 SF_API sf_status sf_run(sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
                         const sf_tensor *outputs);

@@ -548,6 +548,9 @@ static void build_everything(sf_graph *g) {
   flat = sf_unary(g, SF_OP_LAYER_NORM, sf_softmax(g, flat, -1));
   sf_value heads = sf_graph_input(g, "heads", SF_F32, 4, (const int64_t[]){1, 2, SF_DIM_SYMBOLIC, 3});
   sf_graph_output(g, "attended", sf_graph_op(g, SF_OP_ATTENTION, 3, (const sf_value[]){heads, heads, heads}, 0, NULL));
+  sf_value cache = sf_graph_input(g, "cache", SF_F32, 1, (const int64_t[]){9}), at = sf_graph_input(g, "at", SF_I64, 0, NULL);
+  sf_value more = sf_reshape(g, two, 1, (const int64_t[]){1});
+  sf_graph_output(g, "kept", sf_graph_op(g, SF_OP_APPEND, 3, (const sf_value[]){cache, more, at}, 0, NULL));
   const sf_attr axes = {.id = SF_ATTR_AXES, .count = 1, .ints = (const int64_t[]){1}};
   sf_graph_output(g, "sum", sf_graph_op(g, SF_OP_REDUCE_SUM, 1, &flat, 1, &axes));
   sf_graph_output(g, "average", sf_graph_op(g, SF_OP_REDUCE_MEAN, 1, &flat, 1, &axes));

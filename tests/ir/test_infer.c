@@ -108,6 +108,7 @@ static const shape_row shapes[] = {
     {SF_OP_GATHER, "[batch,30] i[]", "axis=-1", "[batch]"},
     {SF_OP_EXPAND, "[batch,1,3]", "shape=[0,4,3]", "[batch,4,3]"},
     {SF_OP_PAD, "[batch,3]", "before=[0,1] after=[2,0]", "[batch+2,4]"},
+    {SF_OP_APPEND, "[2,64,8] [2,batch,8] i[1]", "axis=1", "[2,64,8]"},
     {SF_OP_ATTENTION, "[1,4,batch,8] [1,4,batch,8] [1,4,batch,6]", "", "[1,4,batch,6]"},
     {SF_OP_ATTENTION, "[2,batch,24] [2,batch,8] [2,batch,6]", "heads=6 kv_heads=2 causal=1", "[2,batch,18]"},
     {SF_OP_ATTENTION, "[2,batch,8] [2,2,9,4] [2,2,9,4] [batch,9] i[1]", "heads=2 scale=0.5", "[2,batch,8]"},
@@ -367,7 +368,12 @@ static const refusal_row refusals[] = {
     {SF_OP_PAD, "[4]", "before=[1,2] after=[1]", BAD,
      "pad: attributes 'before' and 'after' need one entry a dimension (operands [4])"},
     {SF_OP_PAD, "[4]", "before=[1] after=[-1]", BAD, "pad: padding outside 0 to 2147483647 (operands [4])"},
-    /* attention */
+    /* append, attention */
+    {SF_OP_APPEND, "[2,64,8] [2,3,7] i[1]", "axis=1", BAD,
+     "append: the operands differ beside dimension 1 (operands [2,64,8], [2,3,7], [1])"},
+    {SF_OP_APPEND, "[64] [3] i[2]", "", BAD, "append: the position is no input of one integer (operands [64], [3], [2])"},
+    {SF_OP_APPEND, "[64] [3] [1]", "", BAD, "append: operand 3 is f32, not of an integer type (operands [64], [3], [1])"},
+    {SF_OP_APPEND, "[64] [3] i[1]", "axis=1", BAD, "append: axis 1 is outside rank 1 (operands [64], [3], [1])"},
     {SF_OP_ATTENTION, "[2,4] [2,4] [2,4]", "", BAD,
      "attention: q is not [batch, head, row, feature] or, with 'heads', [batch, row, head * feature] (operands [2,4], [2,4], "
      "[2,4])"},

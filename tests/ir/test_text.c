@@ -145,6 +145,8 @@ static bool try_value(sf_graph *graph) {
     int64_t ints[8][4];
     int32_t n_inputs = info->min_inputs + (int32_t)random_below((uint64_t)(info->max_inputs - info->min_inputs + 1)), n_attrs;
     for (int32_t i = 0; i < n_inputs; i++) inputs[i] = (sf_value)random_below(graph->n_nodes);
+    for (int i = 0; i < 16 && info->flags & SF_OPF_INDEXED && graph->nodes[inputs[n_inputs - 1]].dtype == SF_F32; i++)
+      inputs[n_inputs - 1] = (sf_value)random_below(graph->n_nodes);
     random_attrs(info, attrs, ints, &n_attrs);
     value = sfi_graph_add(graph, op, random_name(), n_inputs, inputs, n_attrs, attrs, NULL);
   }
@@ -211,7 +213,7 @@ static void write_weights(sf_graph *graph) {
 
 START_TEST(random_graphs_reach_a_fixpoint) {
   size_t values = 0, operations = 0;
-  for (random_state = 1; random_state <= 1500;) {
+  for (random_state = 1; random_state <= 4000;) {
     uint64_t seed = random_state;
     sf_graph *graph = random_graph();
     write_weights(graph);

@@ -268,6 +268,59 @@ START_TEST(limits) {
 }
 END_TEST
 
+/* A decoder's layer keeps its keys and values in memory of the host: a prompt of three rows, then one row a run, give what one run
+ * over all rows gives, and what is behind them is never read. */
+START_TEST(cache_of_the_host) {
+  enum { ROWS = 11, CAPACITY = 13, WIDTH = 8 };
+  static const char text[] = "symbol rows\n"
+                             "%x = input f32[1, rows, 8]\n"
+                             "%cache = input f32[1, 13, 8]\n"
+                             "%p = input i64[1]\n"
+                             "%two = constant f32[] 2\n"
+                             "%k = mul %x, %two\n"
+                             "%all = append %cache, %k, %p axis=1\n"
+                             "%y = attention %x, %all, %all, %p heads=2 causal=1\n"
+                             "output %all\n"
+                             "output %y\n";
+  static const sf_isa isas[] = {SF_ISA_NATIVE, SF_ISA_REFERENCE};
+  for (size_t i = 0; i < 2 * SFI_COUNT(isas); i++) {
+    const bool in_place = i % 2;
+    sf_context *context = context_like(1, NULL, NULL, isas[i / 2]);
+    sf_graph *graph;
+    ck_assert_int_eq(sf_graph_parse(context, text, sizeof text - 1, "decoder.sft", NULL, &graph), SF_OK);
+    sf_program *program = compile(context, graph);
+    float x[ROWS * WIDTH], whole[ROWS * WIDTH], y[ROWS * WIDTH], cache[CAPACITY * WIDTH], other[CAPACITY * WIDTH];
+    float *from = cache, *to = in_place ? cache : other;
+    for (int k = 0; k < ROWS * WIDTH; k++) x[k] = (float)((k * 37 + k / 5) % 19 - 9) / 8;
+    for (int64_t first = 0, rows = 0, turn = 0; turn < 2; turn++) {
+      for (int k = 0; k < CAPACITY * WIDTH; k++) cache[k] = other[k] = NAN;
+      for (first = 0; first < ROWS; first += rows) {
+        rows = turn == 0 ? ROWS : first == 0 ? 3 : 1;
+        const sf_tensor in[] = {
+            {x + first * WIDTH, SF_F32, 3, {1, rows, WIDTH}}, {from, SF_F32, 3, {1, CAPACITY, WIDTH}}, {&first, SF_I64, 1, {1}}};
+        const sf_tensor out[] = {{to, SF_F32, 3, {1, CAPACITY, WIDTH}},
+                                 {(turn == 0 ? whole : y) + first * WIDTH, SF_F32, 3, {1, rows, WIDTH}}};
+        ck_assert_int_eq(sf_run(program, 3, in, 2, out), SF_OK);
+        for (int k = 0; k < CAPACITY * WIDTH; k++)
+          ck_assert_msg(k < (first + rows) * WIDTH ? to[k] == 2 * x[k] : isnan(to[k]), "element %d at %d", k, (int)first);
+        if (!in_place) memcpy(from, to, sizeof cache);
+      }
+    }
+    for (int k = 0; k < ROWS * WIDTH; k++) ck_assert_float_eq_tol(y[k], whole[k], 1e-5f);
+    int64_t full = CAPACITY;
+    const sf_tensor in[] = {{x, SF_F32, 3, {1, 1, WIDTH}}, {from, SF_F32, 3, {1, CAPACITY, WIDTH}}, {&full, SF_I64, 1, {1}}};
+    const sf_tensor out[] = {{to, SF_F32, 3, {1, CAPACITY, WIDTH}}, {y, SF_F32, 3, {1, 1, WIDTH}}};
+    sf_error error;
+    ck_assert_int_eq(sf_run(program, 3, in, 2, out), SF_STATUS_INVALID_ARGUMENT);
+    sf_context_take_error(context, &error);
+    ck_assert_str_eq(error.message, "input 2 'p': index 13 is outside 0 to 12, which append takes");
+    sf_program_release(program);
+    sf_graph_release(graph);
+    sf_context_release(context);
+  }
+}
+END_TEST
+
 /* An input used twice is no overlap, and elements need no more than their own alignment. */
 START_TEST(odd_addresses) {
   sf_context *context = plain_context(2);
@@ -362,6 +415,7 @@ int main(void) {
   tcase_add_test(cases, graph_is_released);
   tcase_add_test(cases, wrong_tensors);
   tcase_add_test(cases, limits);
+  tcase_add_test(cases, cache_of_the_host);
   tcase_add_test(cases, odd_addresses);
   tcase_add_test(cases, own_classes);
 #if defined(_OPENMP)

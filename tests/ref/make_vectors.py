@@ -790,3 +790,26 @@ def attention_cases():
 
 
 attention_cases()
+
+
+def append_cases():
+    o = Operation("append")
+
+    def add(case, cache, x, p, axis, symbolic=None):
+        expected = wide(cache)[0].copy()
+        at = int(np.asarray(p).reshape(-1)[0])
+        expected[(slice(None),) * (axis % cache.ndim) + (slice(at, at + x.shape[axis]),)] = wide(x)[0]
+        o.case(case, [cache, x, p], expected, f"axis={axis}", symbolic=symbolic)
+
+    v = o.values
+    add("rows", v(9, 5, special=MARKS), v(2, 5), np.array([3], np.int64), 0)
+    add("end", v(9, 5), v(2, 5), np.array(7, np.int32), 0)
+    add("columns", v(3, 40), v(3, 17), np.array([[2]], np.uint8), -1)
+    add("heads", v(1, 3, 20, 8), v(1, 3, 1, 8), np.array([0], np.int64), 2)
+    add("whole", v(4, 3), v(4, 3), np.array([0], np.int64), 0)
+    add("nothing", v(4, 3), v(0, 3), np.array([4], np.int64), 0)
+    add("symbolic", v(2, 9, 4), v(2, S, 4), np.array([5], np.int64), 1, symbolic={1: (1,)})
+    o.write()
+
+
+append_cases()
