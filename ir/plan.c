@@ -44,7 +44,7 @@ int64_t sfi_kernel_tiles(const sfi_kernel *kernel, int64_t symbol) {
   case SFI_ANCHOR_CONTRACT:
   case SFI_ANCHOR_PRODUCT:
     if (!sfi_poly_eval(kernel->contract.row_count, symbol, &rows)) return 0;
-    const int64_t t = points(kernel, 0, 1, symbol);
+    const int64_t all = points(kernel, 0, 1, symbol), t = kernel->tile.all_t ? all > 0 : all;
     const int64_t columns = points(kernel, 2, 3, symbol);
     return t * (kernel->ragged.width ? 1 : blocks(columns, kernel->tile.column_block)) * blocks(rows, kernel->tile.row_block);
   default:

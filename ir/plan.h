@@ -143,7 +143,7 @@ typedef struct sfi_attend {
 } sfi_attend;
 
 /* Tiles, shared by the runtime and the emitters; tile numbers are row-major over the dimensions named here.
- *   CONTRACT, PRODUCT: (t, column block, row block): extent of t x ceil(J / tile.column_block) x ceil(M / tile.row_block) where M is
+ *   CONTRACT, PRODUCT: (t, column block, row block): extent of t, or 1 where tile.all_t, x ceil(J / tile.column_block) x ceil(M / tile.row_block) where M is
  *     contract.row_count. In a panel space a tile spans the whole panel: one column block.
  *   NODE: one tile.
  *   Others: the first `tile_dims` dimensions of the space, one tile an index; 0: one tile. Neither the last dimension nor `axis` nor
@@ -181,6 +181,7 @@ typedef struct sfi_kernel {
     int32_t vectors;      /* V: vectors of columns in the tile */
     int64_t row_block;    /* rows of one tile of work, a multiple of Mr */
     int64_t column_block; /* columns of one tile of work; PANEL: the panel */
+    bool all_t;           /* a tile of work is of all t */
   } tile;
   double predicted_us; /* on one thread, at the class's bound or a typical extent (sfi_choice_symbol) */
   double measured_us;  /* the same, timed; 0: it was not */

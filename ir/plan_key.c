@@ -119,8 +119,8 @@ void sfi_kernel_key(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text *ou
     sfi_text_printf(out, " %d %d ", kernel->ragged.panel, kernel->ragged.lane);
     put_poly(out, kernel->ragged.columns);
   }
-  sfi_text_printf(out, "\ntile %d %d %d %lld %lld\n", kernel->tile_dims, kernel->tile.rows, kernel->tile.vectors,
-                  (long long)kernel->tile.row_block, (long long)kernel->tile.column_block);
+  sfi_text_printf(out, "\ntile %d %d %d %lld %lld %d\n", kernel->tile_dims, kernel->tile.rows, kernel->tile.vectors,
+                  (long long)kernel->tile.row_block, (long long)kernel->tile.column_block, kernel->tile.all_t);
   put_operands(plan, kernel, out);
   put_expr(out, "pre", &kernel->pre);
   put_expr(out, "epilogue", &kernel->epilogue);

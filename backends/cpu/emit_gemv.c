@@ -1,232 +1,115 @@
-/* Matrix times one column: y[m] = sum over k of W[m, k] x[k]. Bound by the bytes of W. Three forms, panels of L rows (L lanes) where
- * the lanes run along rows, so that no sum crosses lanes:
- *   gemv-dense:  [panel][k][L] floats.
- *   gemv-bitmap: for each panel and k a mask of L bits, and the nonzeros packed; expand-loads put them into their lanes. The
- *                multiply-add is masked, so that a zero of W stays absent whatever x holds.
- *   gemv-csr:    compressed rows; x is gathered, lanes run along the nonzeros of one row. */
+/* Matrix times few columns: y[m] = sum over k of W[m, k] x[k] for each. Bound by the bytes of W for one column, by the multiply-adds for
+ * eight. Two forms:
+ *   gemv-dense: panels of R vectors of rows, [panel][k][R x L] floats; an x, broadcast, serves R vectors, a vector of W all columns.
+ *   gemv-csr:   one column; compressed rows; x is gathered, lanes run along the nonzeros of one row. */
 #include "emitters.h"
+#include "few.h"
 
-enum { CHAINS = 4 }; /* independent sums, to cover the latency of the multiply-add */
+/* ---- dense --------------------------------------------------------------------------------------------------------- */
 
-static bool one_column(const sfi_kernel *k) {
-  return sfi_is(k->extent[2].of, 1) && sfi_is(k->extent[0].of, 1);
+/* Vectors of rows in a panel: each broadcast of x serves as many. */
+static int32_t row_vectors(const sfi_target *target, int64_t columns) {
+  return columns > 1 && columns * 2 <= target->registers - 4 ? 2 : 1;
 }
-static int64_t panel_count(const sfi_kernel *k, int64_t lanes) {
-  return sfi_ceil_div(k->contract.rows, lanes);
-}
 
-static sfi_refusal accept(sfi_kernel *k, const sfi_plan *plan, double bytes_per_row) {
-  if (!one_column(k)) return SFI_REFUSE_MANY_COLUMNS;
-  if (!sfi_positions_fit(k) || k->contract.facts->nonzeros > UINT32_MAX) return SFI_REFUSE_OFFSETS_TOO_LARGE;
-  if (!k->contract.k_offset && !sfi_is_const(k->operand[1].stride[1])) return SFI_REFUSE_SYMBOLIC;
-  k->tile.vectors = 1;
-  k->tile.column_block = 1;
-  sfi_choose_rows(k, plan->target, plan->target->lanes, bytes_per_row);
-  return SFI_REFUSE_NONE;
+/* Sums of one element of the tile, over k in turn, to cover the latency of the multiply-add. */
+static int32_t chains(const sfi_emission *e, const sfi_few *few) {
+  int32_t tile = e->kernel->tile.rows / e->lanes * few->n, most = e->target->registers > 16 ? 16 : 8;
+  return tile * 4 <= most ? 4 : tile * 2 <= most ? 2 : 1;
 }
 
 sfi_refusal sfi_gemv_dense_accept(sfi_kernel *k, const sfi_plan *plan) {
+  int64_t t = 1;
   if (k->contract.groups > 1) return SFI_REFUSE_GROUPS;
-  return accept(k, plan, (double)k->contract.depth.c[0] * 4);
-}
-sfi_refusal sfi_gemv_bitmap_accept(sfi_kernel *k, const sfi_plan *plan) {
-  if (!plan->target->masks || plan->target->lanes != 16) return SFI_REFUSE_NO_EXPAND;
-  if (k->contract.groups > 1) return SFI_REFUSE_GROUPS;
-  return accept(k, plan, (double)k->contract.depth.c[0] * (sfi_density(k->contract.facts) * 4 + 0.125));
-}
-sfi_refusal sfi_gemv_csr_accept(sfi_kernel *k, const sfi_plan *plan) {
-  return accept(k, plan, sfi_density(k->contract.facts) * (double)k->contract.matrix.columns * 8);
+  sfi_extent_eval(k->extent[0], plan->symbol_max, &t);
+  int32_t rows = plan->target->lanes * row_vectors(plan->target, t);
+  return sfi_few_accept(k, plan, SFI_FEW_MAX, rows, (double)k->contract.depth.c[0] * 4);
 }
 
-/* The slower of reading `bytes` and of executing. */
-static double cost(const sfi_plan *plan, double bytes, double cycles) {
-  double us = sfi_cycles_us(plan->target, cycles), read = sfi_read_us(plan->target, bytes);
-  return us > read ? us : read;
-}
 double sfi_gemv_dense_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
-  (void)symbol;
-  double steps = (double)panel_count(k, plan->target->lanes) * (double)k->contract.depth.c[0];
-  return cost(plan, steps * plan->target->lanes * 4, steps * 1.1 + 20);
+  double n = sfi_few_columns(k, symbol), depth = (double)k->contract.depth.c[0], panels = (double)sfi_few_panels(k);
+  double r = (double)k->tile.rows / plan->target->lanes, fmas = r * n / 2, loads = (r + n) / 2;
+  double step = n == 1 ? 1.1 : (fmas > loads ? fmas : loads) * 1.05;
+  return sfi_few_us(plan, panels * depth * k->tile.rows * 4, panels * (depth * step + 20 + 4 * r * n));
 }
-double sfi_gemv_bitmap_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
-  (void)symbol;
-  double steps = (double)panel_count(k, plan->target->lanes) * (double)k->contract.depth.c[0];
-  return cost(plan, steps * 2 + (double)k->contract.facts->nonzeros * 4, steps * 2.2 + 20);
+
+sf_status sfi_gemv_dense_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_allocator *allocator, sfi_diag *diag,
+                              sfi_blob *out) {
+  (void)plan;
+  int64_t rows = k->tile.rows, depth = k->contract.depth.c[0], prefix = sfi_position_bytes(k);
+  if (!sfi_blob_init(out, allocator, (size_t)(prefix + sfi_few_panels(k) * rows * depth * 4))) return sfi_fail_memory(diag);
+  sfi_write_positions(k, out->data);
+  float *w = (float *)(void *)(out->data + prefix);
+  for (int64_t r = 0; r < k->contract.rows; r++)
+    for (int64_t i = 0; i < depth; i++) w[(r / rows * depth + i) * rows + r % rows] = sfi_weight_at(&k->contract, r, i);
+  return SF_OK;
+}
+
+/* sum[r * columns + n] += W[vector r of the panel, k] x[n][k]. exact: zeros of W are skipped. */
+static void dense_step(sfi_emission *e, const sfi_few *few, LLVMValueRef w, LLVMValueRef k, bool exact, LLVMValueRef *sum) {
+  LLVMValueRef x[SFI_FEW_MAX], at = sfi_at(e, e->f32, w, sfi_muli(e, k, sfi_i64(e, e->kernel->tile.rows)));
+  for (int32_t n = 0; n < few->n; n++) x[n] = sfi_few_x(e, few, n, k);
+  for (int32_t r = 0; r < e->kernel->tile.rows / e->lanes; r++) {
+    LLVMValueRef wv = sfi_load_vector(e, sfi_at(e, e->f32, at, sfi_i64(e, (int64_t)r * e->lanes)), NULL);
+    LLVMValueRef present = exact ? LLVMBuildFCmp(e->builder, LLVMRealUNE, wv, LLVMConstNull(e->vec), "") : NULL;
+    for (int32_t n = 0; n < few->n; n++) {
+      LLVMValueRef *s = &sum[r * few->n + n], next = sfi_fma(e, wv, x[n], *s);
+      *s = exact ? LLVMBuildSelect(e->builder, present, next, *s, "") : next;
+    }
+  }
+}
+
+/* The sums of a panel over all k. w: address of its first weight. */
+static void dense_sums(sfi_emission *e, const sfi_few *few, LLVMValueRef w, bool exact, LLVMValueRef *out) {
+  int32_t count = e->kernel->tile.rows / e->lanes * few->n, unroll = chains(e, few);
+  int64_t depth = e->kernel->contract.depth.c[0], unrolled = depth / unroll * unroll;
+  LLVMValueRef sum[SFI_ACCUMULATORS_MAX];
+  for (int32_t i = 0; i < count * unroll; i++) sum[i] = LLVMConstNull(e->vec);
+  sfi_loop loop;
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_i64(e, unrolled), sfi_i64(e, unroll), sum, (unsigned)(count * unroll));
+  memcpy(sum, loop.carried, (size_t)(count * unroll) * sizeof *sum);
+  for (int32_t u = 0; u < unroll; u++) dense_step(e, few, w, sfi_addi(e, loop.index, sfi_i64(e, u)), exact, sum + u * count);
+  sfi_loop_end(e, &loop, sum);
+  memcpy(sum, loop.carried, (size_t)(count * unroll) * sizeof *sum);
+  for (int64_t k = unrolled; k < depth; k++) dense_step(e, few, w, sfi_i64(e, k), exact, sum);
+  for (int32_t half = unroll / 2; half > 0; half /= 2)
+    for (int32_t i = 0; i < count * half; i++) sum[i] = LLVMBuildFAdd(e->builder, sum[i], sum[i + count * half], "");
+  memcpy(out, sum, (size_t)count * sizeof *sum);
+}
+
+static void dense_panel(sfi_emission *e, const sfi_few *few, LLVMValueRef panel) {
+  const sfi_kernel *k = e->kernel;
+  int32_t vectors = k->tile.rows / e->lanes, count = vectors * few->n;
+  LLVMValueRef sum[SFI_ACCUMULATORS_MAX], exact[SFI_ACCUMULATORS_MAX];
+  LLVMValueRef row = sfi_muli(e, panel, sfi_i64(e, k->tile.rows));
+  LLVMValueRef first = sfi_addi(e, sfi_muli(e, row, sfi_i64(e, k->contract.depth.c[0])), sfi_i64(e, sfi_position_bytes(k) / 4));
+  LLVMValueRef w = sfi_at(e, e->f32, e->base[2], first);
+  dense_sums(e, few, w, false, sum);
+  /* Zeros of W are absent: where they met Inf or NaN, sum again without them (emit_gemm.c explains). */
+  sfi_if again;
+  sfi_if_begin(e, &again, sfi_few_suspect(e, sum, count));
+  dense_sums(e, few, w, true, exact);
+  sfi_if_end(e, &again, exact, sum, sum, (unsigned)count);
+  for (int32_t r = 0; r < vectors; r++)
+    sfi_few_store(e, few, sfi_addi(e, row, sfi_i64(e, (int64_t)r * e->lanes)), NULL, sum + r * few->n);
+}
+sf_status sfi_gemv_dense_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
+  (void)k, (void)plan;
+  sfi_few_walk(e, dense_panel);
+  return SF_OK;
+}
+
+/* ---- compressed rows ----------------------------------------------------------------------------------------------- */
+
+sfi_refusal sfi_gemv_csr_accept(sfi_kernel *k, const sfi_plan *plan) {
+  return sfi_few_accept(k, plan, 1, plan->target->lanes, sfi_density(k->contract.facts) * (double)k->contract.matrix.columns * 8);
 }
 /* A gather costs about a cycle a lane; each row pays its tail and a sum across lanes. */
 double sfi_gemv_csr_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   (void)symbol;
   double nonzeros = (double)k->contract.facts->nonzeros, rows = (double)k->contract.rows;
-  return cost(plan, nonzeros * 8, nonzeros * 1.1 + rows * (plan->target->lanes * 0.5 + 14));
+  return sfi_few_us(plan, nonzeros * 8, nonzeros * 1.1 + rows * (plan->target->lanes * 0.5 + 14));
 }
-
-/* ---- walk shared by the three -------------------------------------------------------------------------------------- */
-
-typedef void (*panel_fn)(sfi_emission *e, LLVMValueRef x, LLVMValueRef row);
-
-/* Calls `panel` for each panel of L rows of the tiles asked for. */
-static void panels(sfi_emission *e, panel_fn panel) {
-  const sfi_kernel *k = e->kernel;
-  LLVMValueRef block = sfi_i64(e, k->tile.row_block), m = sfi_i64(e, k->contract.rows);
-  LLVMValueRef x = sfi_at(e, e->f32, e->base[1], sfi_poly_value(e, k->operand[1].offset));
-  LLVMValueRef begin = sfi_muli(e, e->tile_begin, block), end = sfi_mini(e, sfi_muli(e, e->tile_end, block), m);
-  sfi_loop loop;
-  sfi_loop_begin(e, &loop, begin, end, sfi_i64(e, e->lanes), NULL, 0);
-  panel(e, x, loop.index);
-  sfi_loop_end(e, &loop, NULL);
-}
-
-/* Stores lanes of rows row, row + 1, ... */
-static void store_panel(sfi_emission *e, LLVMValueRef row, LLVMValueRef sum) {
-  const sfi_kernel *k = e->kernel;
-  sfi_point p = {.rank = 3, .vector_dim = 1, .vector = true, .index = {sfi_i64(e, 0), row, sfi_i64(e, 0)}};
-  if (k->contract.rows % e->lanes) p.mask = sfi_mask_below(e, row, sfi_i64(e, k->contract.rows));
-  sfi_point_store(e, &p, sfi_expr_value(e, &k->epilogue, &p, sum));
-}
-
-static LLVMValueRef sum_of(sfi_emission *e, const LLVMValueRef *chain) {
-  LLVMValueRef low = LLVMBuildFAdd(e->builder, chain[0], chain[1], ""), high = LLVMBuildFAdd(e->builder, chain[2], chain[3], "");
-  return LLVMBuildFAdd(e->builder, low, high, "");
-}
-
-/* for k in [0, K): step(k, chain, carried) with k unrolled over the chains; the rest goes to chain 0. cursor: a value carried along, or
- * NULL. Returns the sum of the chains. */
-typedef LLVMValueRef (*step_fn)(sfi_emission *e, LLVMValueRef x, LLVMValueRef base, LLVMValueRef k, LLVMValueRef sum,
-                                LLVMValueRef *cursor);
-static LLVMValueRef over_depth(sfi_emission *e, LLVMValueRef x, LLVMValueRef base, LLVMValueRef cursor, step_fn step) {
-  int64_t depth = e->kernel->contract.depth.c[0], unrolled = depth / CHAINS * CHAINS;
-  LLVMValueRef chain[CHAINS + 1];
-  unsigned n = cursor ? CHAINS + 1 : CHAINS;
-  for (int i = 0; i < CHAINS; i++) chain[i] = LLVMConstNull(e->vec);
-  chain[CHAINS] = cursor;
-  sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_i64(e, unrolled), sfi_i64(e, CHAINS), chain, n);
-  memcpy(chain, loop.carried, n * sizeof *chain);
-  for (int i = 0; i < CHAINS; i++) chain[i] = step(e, x, base, sfi_addi(e, loop.index, sfi_i64(e, i)), chain[i], &chain[CHAINS]);
-  sfi_loop_end(e, &loop, chain);
-  memcpy(chain, loop.carried, n * sizeof *chain);
-  for (int64_t k = unrolled; k < depth; k++) chain[0] = step(e, x, base, sfi_i64(e, k), chain[0], &chain[CHAINS]);
-  return sum_of(e, chain);
-}
-
-static LLVMValueRef x_at(sfi_emission *e, LLVMValueRef x, LLVMValueRef k) {
-  return sfi_splat(e, sfi_load_scalar(e, e->f32, sfi_x_row(e, x, k), sfi_i64(e, 0)));
-}
-
-/* ---- dense --------------------------------------------------------------------------------------------------------- */
-
-sf_status sfi_gemv_dense_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_allocator *allocator, sfi_diag *diag,
-                              sfi_blob *out) {
-  int64_t lanes = plan->target->lanes, depth = k->contract.depth.c[0], prefix = sfi_position_bytes(k);
-  if (!sfi_blob_init(out, allocator, (size_t)(prefix + panel_count(k, lanes) * lanes * depth * 4))) return sfi_fail_memory(diag);
-  sfi_write_positions(k, out->data);
-  float *w = (float *)(void *)(out->data + prefix);
-  for (int64_t r = 0; r < k->contract.rows; r++)
-    for (int64_t i = 0; i < depth; i++) w[(r / lanes * depth + i) * lanes + r % lanes] = sfi_weight_at(&k->contract, r, i);
-  return SF_OK;
-}
-
-static LLVMValueRef dense_vector(sfi_emission *e, LLVMValueRef base, LLVMValueRef k) {
-  return sfi_load_vector(e, sfi_at(e, e->f32, base, sfi_muli(e, k, sfi_i64(e, e->lanes))), NULL);
-}
-static LLVMValueRef dense_step(sfi_emission *e, LLVMValueRef x, LLVMValueRef base, LLVMValueRef k, LLVMValueRef sum,
-                               LLVMValueRef *cursor) {
-  (void)cursor;
-  return sfi_fma(e, dense_vector(e, base, k), x_at(e, x, k), sum);
-}
-static LLVMValueRef exact_step(sfi_emission *e, LLVMValueRef x, LLVMValueRef base, LLVMValueRef k, LLVMValueRef sum,
-                               LLVMValueRef *cursor) {
-  (void)cursor;
-  LLVMValueRef w = dense_vector(e, base, k), present = LLVMBuildFCmp(e->builder, LLVMRealUNE, w, LLVMConstNull(e->vec), "");
-  return LLVMBuildSelect(e->builder, present, sfi_fma(e, w, x_at(e, x, k), sum), sum, "");
-}
-
-static void dense_panel(sfi_emission *e, LLVMValueRef x, LLVMValueRef row) {
-  const sfi_kernel *k = e->kernel;
-  LLVMValueRef first = sfi_addi(e, sfi_muli(e, row, sfi_i64(e, k->contract.depth.c[0])), sfi_i64(e, sfi_position_bytes(k) / 4));
-  LLVMValueRef base = sfi_at(e, e->f32, e->base[2], first), sum = over_depth(e, x, base, NULL, dense_step);
-  /* Zeros of W are absent: where they met Inf or NaN, sum again without them (emit_gemm.c explains). */
-  LLVMValueRef nan = LLVMBuildFCmp(e->builder, LLVMRealUNO, sum, sum, "");
-  LLVMTypeRef type = LLVMTypeOf(nan);
-  sfi_if again;
-  sfi_if_begin(e, &again, sfi_intrinsic(e, "llvm.vector.reduce.or", &type, 1, &nan, 1));
-  LLVMValueRef exact = over_depth(e, x, base, NULL, exact_step);
-  sfi_if_end(e, &again, &exact, &sum, &sum, 1);
-  store_panel(e, row, sum);
-}
-sf_status sfi_gemv_dense_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
-  (void)k, (void)plan;
-  panels(e, dense_panel);
-  return SF_OK;
-}
-
-/* ---- bitmap -------------------------------------------------------------------------------------------------------- */
-
-/* Packed: positions | int64 byte offsets of values | uint32 [panel] first value | uint16 [panel][k] masks | values, with a vector of
- * slack. Section offsets but for the values' follow from the shape. */
-typedef struct bitmap_layout {
-  int64_t header, starts, masks, values;
-} bitmap_layout;
-static bitmap_layout bitmap_of(const sfi_kernel *k) {
-  bitmap_layout b = {.header = sfi_position_bytes(k)};
-  b.starts = b.header + 64;
-  b.masks = b.starts + sfi_round_up(panel_count(k, 16) * 4, 64);
-  b.values = b.masks + sfi_round_up(panel_count(k, 16) * k->contract.depth.c[0] * 2, 64);
-  return b;
-}
-
-sf_status sfi_gemv_bitmap_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_allocator *allocator, sfi_diag *diag,
-                               sfi_blob *out) {
-  (void)plan;
-  bitmap_layout b = bitmap_of(k);
-  int64_t depth = k->contract.depth.c[0];
-  if (!sfi_blob_init(out, allocator, (size_t)(b.values + k->contract.facts->nonzeros * 4 + 64))) return sfi_fail_memory(diag);
-  sfi_write_positions(k, out->data);
-  uint32_t *starts = (uint32_t *)(void *)(out->data + b.starts), n = 0;
-  uint16_t *masks = (uint16_t *)(void *)(out->data + b.masks);
-  float *values = (float *)(void *)(out->data + b.values);
-  for (int64_t p = 0; p < panel_count(k, 16); p++) {
-    starts[p] = n;
-    for (int64_t i = 0; i < depth; i++)
-      for (int64_t r = 0; r < 16 && p * 16 + r < k->contract.rows; r++) {
-        float w = sfi_weight_at(&k->contract, p * 16 + r, i);
-        if (w != 0) masks[p * depth + i] |= (uint16_t)(1u << r), values[n++] = w;
-      }
-  }
-  return SF_OK;
-}
-
-static LLVMValueRef bitmap_step(sfi_emission *e, LLVMValueRef x, LLVMValueRef base, LLVMValueRef k, LLVMValueRef sum,
-                                LLVMValueRef *cursor) {
-  LLVMValueRef bits = sfi_load_scalar(e, e->i16, base, k), mask = LLVMBuildBitCast(e->builder, bits, LLVMVectorType(e->i1, 16), "");
-  LLVMTypeRef type = e->vec, i16 = e->i16;
-  /* A whole load, then the expansion in the register: expanding from memory is microcoded on AMD. */
-  LLVMValueRef packed = sfi_opaque(e, sfi_load_vector(e, *cursor, NULL));
-  LLVMValueRef w =
-      sfi_intrinsic(e, "llvm.x86.avx512.mask.expand", &type, 1, (LLVMValueRef[]){packed, LLVMConstNull(e->vec), mask}, 3);
-  LLVMValueRef count = LLVMBuildZExt(e->builder, sfi_intrinsic(e, "llvm.ctpop", &i16, 1, &bits, 1), e->i64, "");
-  *cursor = sfi_at(e, e->f32, *cursor, count);
-  return LLVMBuildSelect(e->builder, mask, sfi_fma(e, w, x_at(e, x, k), sum), sum, "");
-}
-
-static void bitmap_panel(sfi_emission *e, LLVMValueRef x, LLVMValueRef row) {
-  const sfi_kernel *k = e->kernel;
-  bitmap_layout b = bitmap_of(k);
-  LLVMValueRef panel = LLVMBuildUDiv(e->builder, row, sfi_i64(e, 16), "");
-  LLVMValueRef starts = sfi_at(e, e->i8, e->base[2], sfi_i64(e, b.starts)),
-               masks = sfi_at(e, e->i8, e->base[2], sfi_i64(e, b.masks));
-  LLVMValueRef values = sfi_at(e, e->i8, e->base[2], sfi_i64(e, b.values));
-  LLVMValueRef start = LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, starts, panel), e->i64, "");
-  LLVMValueRef base = sfi_at(e, e->i16, masks, sfi_muli(e, panel, sfi_i64(e, k->contract.depth.c[0])));
-  store_panel(e, row, over_depth(e, x, base, sfi_at(e, e->f32, values, start), bitmap_step));
-}
-sf_status sfi_gemv_bitmap_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
-  (void)k, (void)plan;
-  panels(e, bitmap_panel);
-  return SF_OK;
-}
-
-/* ---- compressed rows ----------------------------------------------------------------------------------------------- */
 
 /* Packed: uint32 row_start[rows + 1] | uint32 positions | values; both padded by a vector. */
 static int64_t csr_positions(const sfi_kernel *k) {
@@ -280,8 +163,9 @@ static LLVMValueRef csr_row(sfi_emission *e, LLVMValueRef x, LLVMValueRef positi
   return sum;
 }
 
-static void csr_panel(sfi_emission *e, LLVMValueRef x, LLVMValueRef first) {
+static void csr_panel(sfi_emission *e, const sfi_few *few, LLVMValueRef panel) {
   const sfi_kernel *k = e->kernel;
+  LLVMValueRef first = sfi_muli(e, panel, sfi_i64(e, k->tile.rows));
   LLVMValueRef m = sfi_i64(e, k->contract.rows),
                total = LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, e->base[2], m), e->i64, "");
   LLVMValueRef positions = sfi_at(e, e->i8, e->base[2], sfi_i64(e, csr_positions(k)));
@@ -293,13 +177,13 @@ static void csr_panel(sfi_emission *e, LLVMValueRef x, LLVMValueRef first) {
   LLVMValueRef begin = LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, e->base[2], row.index), e->i64, "");
   LLVMValueRef end =
       LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, e->base[2], sfi_addi(e, row.index, sfi_i64(e, 1))), e->i64, "");
-  sfi_point p = {.rank = 3, .vector_dim = 2, .vector = false, .index = {sfi_i64(e, 0), row.index, sfi_i64(e, 0)}};
-  LLVMValueRef sum = csr_row(e, x, positions, values, begin, end);
+  sfi_point p = {.rank = 3, .vector_dim = 2, .vector = false, .index = {few->t[0], row.index, sfi_i64(e, 0)}};
+  LLVMValueRef sum = csr_row(e, few->x[0], positions, values, begin, end);
   sfi_point_store(e, &p, sfi_expr_value(e, &k->epilogue, &p, sum));
   sfi_loop_end(e, &row, NULL);
 }
 sf_status sfi_gemv_csr_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
   (void)k, (void)plan;
-  panels(e, csr_panel);
+  sfi_few_walk(e, csr_panel);
   return SF_OK;
 }

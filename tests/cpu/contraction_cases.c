@@ -7,8 +7,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-typedef enum layout { PANEL, MATRIX, SYMBOLIC, IMAGE, COLUMN } layout;
-static const char *const layout_names[] = {"panels", "matrix", "symbolic", "image", "column"};
+typedef enum layout { PANEL, MATRIX, SYMBOLIC, IMAGE, COLUMN, FEW } layout; /* FEW: columns are t; their number is the symbol's */
+static const char *const layout_names[] = {"panels", "matrix", "symbolic", "image", "column", "few columns"};
 typedef enum pattern { DENSE, HALF, NINETY, SPARSE, TWO_OF_FOUR, BLOCKS, DEAD, SUBNORMAL, EMPTY, PATTERNS } pattern;
 static const char *const pattern_names[] = {
     "dense", "50 %", "90 %", "99.9 %", "2:4", "blocks 4x4", "dead rows and columns", "subnormal rows", "no nonzero"};
@@ -54,6 +54,12 @@ static const problem problems[] = {
     {.layout = COLUMN, .m = 45, .k = 70, .t = 1, .j = 1},
     {.layout = COLUMN, .m = 16, .k = 3, .t = 1, .j = 1},
     {.layout = COLUMN, .m = 1, .k = 1000, .t = 1, .j = 1},
+    {.layout = COLUMN, .m = 45, .k = 70, .t = 2, .j = 1},
+    {.layout = COLUMN, .m = 70, .k = 67, .t = 3, .j = 1},
+    {.layout = COLUMN, .m = 33, .k = 129, .t = 4, .j = 1},
+    {.layout = COLUMN, .m = 90, .k = 50, .t = 8, .j = 1},
+    {.layout = FEW, .m = 37, .k = 40, .t = 7, .j = 1},
+    {.layout = FEW, .m = 20, .k = 64, .t = 1, .j = 1},
 };
 const int contraction_problems = (int)SFI_COUNT(problems);
 
@@ -156,6 +162,11 @@ static void describe_space(contraction *c) {
     y[0] = sfi_const(p->m * c->panel), x[0] = sfi_const(p->k * c->panel);
     y[1] = x[1] = sfi_const(c->panel);
     break;
+  case FEW:
+    k->extent[0] = (sfi_extent){symbol, 1};
+    y[0] = sfi_const(p->m), y[1] = x[1] = sfi_const(1);
+    x[0] = sfi_const(p->k);
+    break;
   case SYMBOLIC:
     k->extent[2] = (sfi_extent){symbol, 1};
     y[0] = (sfi_poly){{0, p->m, 0}}, x[0] = (sfi_poly){{0, p->k, 0}};
@@ -242,7 +253,7 @@ static void make_contraction(contraction *c, const sfi_target *target, const pro
     c->p.k = p->channels * p->taps * p->taps;
     c->p.j = (p->height - p->taps + 1) * (p->width - p->taps + 1);
   }
-  c->symbol = p->layout == PANEL || p->layout == SYMBOLIC ? p->j : 1;
+  c->symbol = p->layout == PANEL || p->layout == SYMBOLIC ? p->j : p->layout == FEW ? p->t : 1;
   c->kernel = (sfi_kernel){.name = "case", .anchor = SFI_ANCHOR_CONTRACT, .rank = 3, .n_operands = 4};
   for (int i = 0; i < 4; i++) c->kernel.operand[i].buffer = i;
   c->fold = 1;
@@ -274,7 +285,7 @@ static void make_contraction(contraction *c, const sfi_target *target, const pro
   c->plan = (sfi_plan){.graph = &c->graph,
                        .target = target,
                        .symbol_min = 0,
-                       .symbol_max = INT64_MAX,
+                       .symbol_max = p->layout == FEW ? p->t : INT64_MAX,
                        .buffers = c->buffers,
                        .n_buffers = SFI_COUNT(c->buffers)};
 }

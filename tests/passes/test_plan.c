@@ -285,6 +285,9 @@ static void change_row_block(sfi_kernel *k) {
 static void change_column_block(sfi_kernel *k) {
   k->tile.column_block++;
 }
+static void change_all_t(sfi_kernel *k) {
+  k->tile.all_t = true;
+}
 static void change_owner(sfi_kernel *k) {
   buffer_of(k, 1)->kind = SFI_BUFFER_INPUT;
 }
@@ -304,10 +307,10 @@ static void change_anchor(sfi_kernel *k) {
   k->anchor = SFI_ANCHOR_PRODUCT;
 }
 
-static void (*const changes[])(sfi_kernel *) = {change_extent,    change_ragged,       change_stride, change_offset,
-                                                change_step,      change_constant,     change_rows,   change_vectors,
-                                                change_row_block, change_column_block, change_owner,  change_sharing,
-                                                change_depth,     change_groups,       change_pitch,  change_anchor};
+static void (*const changes[])(sfi_kernel *) = {
+    change_extent,  change_ragged,  change_stride,    change_offset,       change_step,  change_constant,
+    change_rows,    change_vectors, change_row_block, change_column_block, change_all_t, change_owner,
+    change_sharing, change_depth,   change_groups,    change_pitch,        change_anchor};
 
 START_TEST(keys_change) {
   start(DENSE, SF_ISA_AVX512, 2, INT64_MAX);
