@@ -129,6 +129,12 @@ void sfi_transpose(sfi_emission *e, LLVMValueRef *row) {
   }
 }
 
+LLVMValueRef sfi_stack(sfi_emission *e, int64_t floats) {
+  LLVMValueRef memory = LLVMBuildArrayAlloca(e->builder, e->f32, sfi_i64(e, floats), "");
+  LLVMSetAlignment(memory, 64);
+  return memory;
+}
+
 static LLVMBasicBlockRef block(sfi_emission *e) {
   return LLVMAppendBasicBlockInContext(e->context, e->function, "");
 }

@@ -57,6 +57,9 @@ void sfi_store_vector(sfi_emission *e, LLVMValueRef value, LLVMValueRef pointer,
 /* Row r of the result is lane r of every row, of as many rows as there are lanes. */
 void sfi_transpose(sfi_emission *e, LLVMValueRef *row);
 
+/* Memory of the kernel's own for so many floats; only at the begin of the function. */
+LLVMValueRef sfi_stack(sfi_emission *e, int64_t floats);
+
 /* ---- control ------------------------------------------------------------------------------------------------------- */
 
 /* for (index = begin; index < end; index += step), with values carried from one round to the next. After sfi_loop_end,

@@ -46,12 +46,6 @@ typedef struct attention {
   LLVMValueRef max[SFI_VECTORS_MAX], safe[SFI_VECTORS_MAX]; /* largest score so far; the same, 0 where there is none */
 } attention;
 
-static LLVMValueRef room(sfi_emission *e, int64_t floats) {
-  LLVMValueRef memory = LLVMBuildArrayAlloca(e->builder, e->f32, sfi_i64(e, floats), "");
-  LLVMSetAlignment(memory, 64);
-  return memory;
-}
-
 /* Vector v of row `row` of a scratch matrix. */
 static LLVMValueRef cell(const attention *a, LLVMValueRef matrix, LLVMValueRef row, LLVMValueRef lane) {
   sfi_emission *e = a->e;
@@ -309,7 +303,7 @@ static void store_across(attention *a, const LLVMValueRef *factor) {
   sfi_loop_end(e, &features, NULL);
 }
 
-static LLVMValueRef position(sfi_emission *e) {
+LLVMValueRef sfi_attend_position(sfi_emission *e) {
   const int32_t operand = e->kernel->attend.position;
   if (!operand) return sfi_i64(e, 0);
   const sfi_access *access = &e->kernel->operand[operand];
@@ -369,10 +363,10 @@ sf_status sfi_attend_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *
   attention a = {
       .e = e, .vectors = k->tile.vectors, .rows = k->tile.rows, .width = k->ragged.width, .features = k->extent[3].of.c[0]};
   const int64_t slack = a.rows > e->lanes ? a.rows : e->lanes; /* rows written or read behind the last */
-  a.scores = room(e, (attend->key_block + slack) * a.width);
-  a.result = room(e, (a.features + slack) * a.width);
-  if (plan->buffers[k->operand[1].buffer].panel == 0) a.packed = room(e, (attend->depth + slack) * a.width);
-  a.before = position(e);
+  a.scores = sfi_stack(e, (attend->key_block + slack) * a.width);
+  a.result = sfi_stack(e, (a.features + slack) * a.width);
+  if (plan->buffers[k->operand[1].buffer].panel == 0) a.packed = sfi_stack(e, (attend->depth + slack) * a.width);
+  a.before = sfi_attend_position(e);
   a.queries = sfi_poly_value(e, k->ragged.columns);
   a.at = (sfi_point){.rank = 7};
   for (int32_t d = 0; d < 7; d++) a.at.index[d] = sfi_i64(e, 0);

@@ -29,6 +29,9 @@ typedef void (*sfi_step_fn)(sfi_emission *e, const sfi_point *point, LLVMValueRe
 void sfi_inner_walk(sfi_emission *e, const sfi_point *at, int32_t first, int32_t dims, const sfi_extent *extent, bool vector_last,
                     LLVMValueRef *carried, unsigned n_carried, sfi_step_fn step, void *user);
 
+/* Keys before the first query of an ATTEND kernel. */
+LLVMValueRef sfi_attend_position(sfi_emission *e);
+
 /* Cost shared by kernels bound by moving elements: `passes` over the space's points, `cycles` a vector. */
 double sfi_space_cost(const sfi_kernel *kernel, const sfi_plan *plan, int64_t symbol, double cycles);
 
