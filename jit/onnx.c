@@ -93,3 +93,17 @@ sf_status sf_onnx_operators(sf_write_fn write, void *user) {
   return SF_STATUS_UNSUPPORTED;
 #endif
 }
+
+sf_status sf_graph_to_onnx(const sf_graph *graph, sf_write_fn write, void *user) {
+  if (!graph || !write) return SF_STATUS_INVALID_ARGUMENT;
+  sfi_diag diag = {0};
+#ifdef SFI_HAVE_ONNX
+  sf_status st = sfi_onnx_export(graph, write, user, &diag);
+#else
+  (void)user;
+  sf_status st =
+      sfi_fail(&diag, SF_STATUS_UNSUPPORTED, NULL, graph->name, "this build writes no ONNX: it was built without nanopb");
+#endif
+  if (st != SF_OK) sfi_context_keep_error(graph->context, &diag.error);
+  return st;
+}

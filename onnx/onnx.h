@@ -15,8 +15,8 @@ typedef struct sfi_onnx_options {
  * holds its external data, NULL: it may have none. On an error the first of all is in *diag, and the graph is of no use. */
 sf_status sfi_onnx_import(sf_graph *graph, const void *data, size_t size, const char *file, const char *folder,
                           const sfi_onnx_options *options, sfi_diag *diag);
-/* The graph as an ONNX model. */
-sf_status sfi_onnx_export(const sf_graph *graph, sfi_blob *out, sfi_diag *diag);
+/* Writes the graph as an ONNX model. */
+sf_status sfi_onnx_export(const sf_graph *graph, sf_write_fn write, void *user, sfi_diag *diag);
 /* Markdown rows of the operators that are imported, for the documentation. */
 void sfi_onnx_list_operators(sfi_text *out);
 

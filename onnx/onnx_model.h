@@ -113,5 +113,7 @@ typedef struct onnx_model {
 /* Reads the `size` bytes of a file. Everything but tensors' raw bytes goes into the arena, whose size is bounded by a multiple of the
  * file's. `file` is for messages. */
 sf_status sfi_onnx_read(sfi_arena *arena, const void *data, size_t size, const char *file, sfi_diag *diag, onnx_model *out_model);
+/* Writes a model: strings, ints and raw bytes only of tensors and attributes, and what else has a field there. */
+void sfi_onnx_write(const onnx_model *model, sf_write_fn write, void *user);
 
 #endif

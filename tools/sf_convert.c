@@ -1,5 +1,6 @@
-/* sf-convert: models between ONNX and the text form with safetensors. */
-#include "common.h"
+/* sf-convert: models between ONNX and the text form with safetensors, and pruned on the way. */
+#include "npy.h"
+#include "prune.h"
 
 #include <getopt.h>
 #include <stdlib.h>
@@ -11,13 +12,27 @@ static const char help_text[] =
     "FROM and TO are ONNX models where their name ends in .onnx, else graphs in the text form, with weights beside them.\n"
     "options:\n"
     "  --dim NAME=N        extent of a named dimension of an ONNX model; may be given again. One may stay free.\n"
+    "pruning:\n"
+    "  --prune PATTERN     for every layer: a weight of a product or a convolution\n"
+    "  --layer GLOB=PATTERN  for those of such names; the last that fits counts\n"
+    "  PATTERN             dense; 0.9: the smallest nine tenths of the layer; global:0.9: of all such layers together;\n"
+    "                      2:4: two of each four inputs stay, 2:4:out: of each four outputs;\n"
+    "                      4x1:0.9: nine tenths of the blocks of 4 outputs by 1 input\n"
+    "  --input NAME=FILE.npy  calibration: one for each input; reports the error that each layer adds\n"
+    "  A report of every layer's zeros goes to standard output.\n"
     "  -v, --verbose       the library's log\n"
     "  --help, --version\n"
     "Exit: 0 done, 1 failed, 2 wrong usage.\n";
 
+enum { INPUTS_MAX = 64 };
+static const size_t npy_max_bytes = (size_t)4 << 30;
+
 typedef struct arguments {
   tool_options options;
   bool list_unsupported, list_operators;
+  prune_rules rules;
+  int32_t n_inputs;
+  char *inputs[INPUTS_MAX]; /* "NAME=FILE.npy" */
 } arguments;
 
 static int wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -33,16 +48,20 @@ static int wrong(const char *format, ...) {
 
 /* TOOL_OK, or the exit code with *done set. */
 static int read_options(int argc, char **argv, arguments *a, bool *done) {
-  enum { DIM = 256, UNSUPPORTED, OPERATORS, HELP, VERSION };
+  enum { DIM = 256, UNSUPPORTED, OPERATORS, PRUNE, LAYER, INPUT, HELP, VERSION };
   static const struct option longs[] = {{"dim", 1, NULL, DIM},
                                         {"list-unsupported", 0, NULL, UNSUPPORTED},
                                         {"list-operators", 0, NULL, OPERATORS},
+                                        {"prune", 1, NULL, PRUNE},
+                                        {"layer", 1, NULL, LAYER},
+                                        {"input", 1, NULL, INPUT},
                                         {"verbose", 0, NULL, 'v'},
                                         {"help", 0, NULL, HELP},
                                         {"version", 0, NULL, VERSION},
                                         {NULL, 0, NULL, 0}};
   *a = (arguments){.options = {.program = "sf-convert", .cache_dir = ""}};
   *done = true;
+  char *equals;
   for (int c; (c = getopt_long(argc, argv, "v", longs, NULL)) != -1;) switch (c) {
     case DIM:
       if (!tool_dims_add(&a->options.dims, optarg)) return wrong("--dim \"%s\": NAME=N, at most %d of them", optarg, TOOL_DIMS_MAX);
@@ -52,6 +71,18 @@ static int read_options(int argc, char **argv, arguments *a, bool *done) {
       break;
     case OPERATORS:
       a->list_operators = true;
+      break;
+    case PRUNE:
+      if (!prune_rules_add(&a->rules, "*", optarg)) return wrong("--prune \"%s\": no such pattern", optarg);
+      break;
+    case LAYER:
+      equals = strrchr(optarg, '=');
+      if (equals) *equals = 0;
+      if (!equals || !prune_rules_add(&a->rules, optarg, equals + 1)) return wrong("--layer \"%s\": GLOB=PATTERN", optarg);
+      break;
+    case INPUT:
+      if (a->n_inputs == INPUTS_MAX || !strchr(optarg, '=')) return wrong("--input \"%s\": NAME=FILE.npy", optarg);
+      a->inputs[a->n_inputs++] = optarg;
       break;
     case 'v':
       a->options.verbose = true;
@@ -96,12 +127,59 @@ static bool write_file(void *user, const char *text, size_t length) {
   return fwrite(text, 1, length, user) == length;
 }
 
+/* The file of an input, read. */
+static sf_status read_input(const arguments *a, const char *name, sf_tensor *out, sf_error *error) {
+  size_t length = strlen(name);
+  for (int32_t i = 0; i < a->n_inputs; i++) {
+    if (strncmp(a->inputs[i], name, length) == 0 && a->inputs[i][length] == '=')
+      return npy_read(a->inputs[i] + length + 1, npy_max_bytes, out, error);
+  }
+  return tool_fail(error, SF_STATUS_NOT_FOUND, NULL, 0, 0, "no --input for \"%s\"", name);
+}
+
+static sf_status audit(const arguments *a, sf_context *context, const sf_graph *graph, const prune_plan *plan, sf_error *error) {
+  int32_t n = sf_graph_input_count(graph);
+  sf_tensor *inputs = calloc((size_t)n + 1, sizeof *inputs);
+  sf_status status = inputs ? SF_OK : tool_fail(error, SF_STATUS_OUT_OF_MEMORY, NULL, 0, 0, "out of memory");
+  for (int32_t i = 0; i < n && status == SF_OK; i++) {
+    sf_tensor_info info;
+    sf_graph_value_info(graph, sf_graph_input_value(graph, i), &info);
+    status = read_input(a, info.name, &inputs[i], error);
+  }
+  if (status == SF_OK) status = prune_audit(context, graph, plan, inputs, stdout, error);
+  for (int32_t i = 0; i < n && inputs; i++) free(inputs[i].data);
+  free(inputs);
+  return status;
+}
+
+static sf_status save(const sf_graph *graph, const char *path, sf_error *error) {
+  if (!tool_has_ending(path, ".onnx")) return sf_graph_save(graph, path);
+  FILE *file = fopen(path, "wb");
+  if (!file) return tool_fail(error, SF_STATUS_IO_ERROR, path, 0, 0, "cannot be written: %m");
+  sf_status status = sf_graph_to_onnx(graph, write_file, file);
+  bool bad = ferror(file) != 0;
+  if (fclose(file) != 0 || bad) return tool_fail(error, SF_STATUS_IO_ERROR, path, 0, 0, "cannot be written whole");
+  return status;
+}
+
 static int convert(const arguments *a, sf_context *context, const char *from, const char *to) {
   sf_graph *graph;
+  sf_error error = {0};
+  prune_plan plan = {0};
   sf_status status = tool_graph_open(context, from, &a->options.dims, NULL, NULL, &graph);
-  if (status == SF_OK) status = sf_graph_save(graph, to);
+  if (status == SF_OK && a->rules.count) {
+    status = prune_plan_make(graph, &a->rules, &plan, &error);
+    if (status == SF_OK) prune_plan_print(&plan, stdout);
+    if (status == SF_OK && a->n_inputs) status = audit(a, context, graph, &plan, &error);
+    if (status == SF_OK) status = prune_plan_apply(&plan, graph);
+  }
+  if (status == SF_OK) status = save(graph, to, &error);
   sf_graph_release(graph);
-  return status == SF_OK ? TOOL_OK : failed(a, context, status);
+  prune_plan_end(&plan);
+  if (status == SF_OK && error.status == SF_OK) return TOOL_OK;
+  if (error.status == SF_OK) return failed(a, context, status);
+  tool_print_error(a->options.program, &error);
+  return TOOL_FAILED;
 }
 
 int main(int argc, char **argv) {
@@ -112,6 +190,7 @@ int main(int argc, char **argv) {
   int code = read_options(argc, argv, &a, &done);
   if (done) return code;
   int left = argc - optind;
+  if (a.n_inputs && !a.rules.count) return wrong("--input without --prune or --layer");
   if (left != (a.list_operators ? 0 : a.list_unsupported ? 1 : 2)) return wrong("%d names are not what it takes", left);
   if (tool_context_create(&a.options, &context, &error) != SF_OK) {
     tool_print_error(a.options.program, &error);

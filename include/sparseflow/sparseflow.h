@@ -264,6 +264,10 @@ SF_API sf_status sf_graph_from_onnx_file(sf_context *context, const char *path, 
 /* `name` stands for the file in messages; `folder` holds external data, NULL: there may be none. */
 SF_API sf_status sf_graph_from_onnx(sf_context *context, const void *data, size_t size, const char *name, const char *folder,
                                     const sf_onnx_options *options, sf_graph **out_graph);
+/* Writes the graph as an ONNX model of operator set 20, weights as dense initialisers. `write` is called with pieces; one that returns false
+ * ends the file, of which the caller knows. SF_STATUS_UNSUPPORTED where an operation has no like in ONNX: nothing is written then.
+ * Since 0.1. */
+SF_API sf_status sf_graph_to_onnx(const sf_graph *graph, sf_write_fn write, void *user);
 /* Writes a line of a Markdown table for each operator of ONNX that is read: its name, and what of it is refused. Since 0.1. */
 SF_API sf_status sf_onnx_operators(sf_write_fn write, void *user);
 
