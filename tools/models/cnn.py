@@ -38,9 +38,8 @@ def variant(model, zeros, image):
     scores = race.reference(base.with_suffix(".onnx"), {"x": image})[0]
     text = read(scores, characters)
     numpy.savez(WORK / "cnn_image.npz", x=image)
-    numpy.save(WORK / "cnn_image.npy", image)
-    job = {"onnx": str(base.with_suffix(".onnx")), "inputs": str(WORK / "cnn_image.npz"), "npy": {"x": str(WORK / "cnn_image.npy")}}
-    return race.Variant(zeros, race.convert(base.with_suffix(".onnx")), 1, job, f"reads \"{text}\"")
+    job = {"onnx": str(base.with_suffix(".onnx")), "inputs": str(WORK / "cnn_image.npz")}
+    return race.Variant(zeros, race.convert(base.with_suffix(".onnx")), job, f"reads \"{text}\"")
 
 
 if __name__ == "__main__":

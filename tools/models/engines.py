@@ -3,7 +3,8 @@
     python engines.py ENGINE JOB.json      ENGINE: sparseflow, onnxruntime, openvino, pytorch
 
 JOB names the model in each engine's form, the inputs (.npz) and the number of threads. Lines on standard input, answers as lines of JSON:
-`run N` gives the microseconds of N runs behind one that is not timed, `outputs FILE.npz` runs once into arrays full of NaN and keeps them.
+`run N` gives the microseconds of N runs behind one that is not timed, `outputs FILE.npz` runs once into arrays full of NaN and keeps them, `profile N`
+(ours alone) gives our kernels with their times.
 """
 import ctypes
 import json
@@ -37,6 +38,21 @@ class Stats(ctypes.Structure):
         (n, ctypes.c_uint64) for n in ("code_bytes", "packed_bytes", "arena_bytes")] + [("milliseconds", ctypes.c_double)]
 
 
+class Kernel(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("name", ctypes.c_char_p), ("emitter", ctypes.c_char_p), ("weight", ctypes.c_char_p),
+                ("density", ctypes.c_double), ("chunks", ctypes.c_int32), ("flops", ctypes.c_double), ("dense_flops", ctypes.c_double),
+                ("bytes", ctypes.c_double), ("bound", ctypes.c_int), ("bound_us", ctypes.c_double), ("predicted_us", ctypes.c_double)]
+
+
+class Span(ctypes.Structure):
+    _fields_ = [("kernel", ctypes.c_int32), ("thread", ctypes.c_uint64), ("begin_ns", ctypes.c_int64), ("end_ns", ctypes.c_int64)]
+
+
+class Profile(ctypes.Structure):
+    _fields_ = [("struct_size", ctypes.c_size_t), ("spans", ctypes.POINTER(Span)), ("capacity", ctypes.c_int32), ("count", ctypes.c_int32),
+                ("begin_ns", ctypes.c_int64), ("end_ns", ctypes.c_int64)]
+
+
 class Error(ctypes.Structure):
     _fields_ = [("status", ctypes.c_int), ("line", ctypes.c_int32), ("column", ctypes.c_int32), ("file", ctypes.c_char * 256),
                 ("op", ctypes.c_char * 64), ("message", ctypes.c_char * 512)]
@@ -61,18 +77,22 @@ class Sparseflow:
         self.sf.sf_graph_release(graph)
         self.about = {n: getattr(stats, n) for n in ("kernels", "compiled", "code_bytes", "packed_bytes", "arena_bytes")}
         info = Info()
-        self.inputs, self.outputs, self.arrays = [], {}, []
-        symbol = 1
+        self.inputs, self.outputs, self.arrays, of_input = [], {}, [], {}
+        self.symbol = 1
         for i in range(self.sf.sf_program_input_count(self.program)):
             self.sf.sf_program_input_info(self.program, i, ctypes.byref(info))
             array = numpy.ascontiguousarray(inputs[info.name.decode()])
-            symbol = next((n for n, d in zip(array.shape, info.dims) if d < 0), symbol)
+            self.symbol = next((n for n, d in zip(array.shape, info.dims) if d < 0), self.symbol)
+            of_input[info.name.decode()] = array
             self.inputs.append(self.tensor(array))
         outputs = []
         for i in range(self.sf.sf_program_output_count(self.program)):
-            self.check(self.sf.sf_program_output_shape(self.program, i, ctypes.c_int64(symbol), ctypes.byref(info)))
-            array = numpy.full(tuple(info.dims[:info.rank]), numpy.nan, numpy.float32)
-            self.outputs[info.name.decode()] = array
+            self.check(self.sf.sf_program_output_shape(self.program, i, ctypes.c_int64(self.symbol), ctypes.byref(info)))
+            name = info.name.decode()
+            if name in job.get("in_place", {}):  # a cache that stands in the memory of its input
+                array = of_input[job["in_place"][name]]
+            else:
+                array = self.outputs[name] = numpy.full(tuple(info.dims[:info.rank]), numpy.nan, numpy.float32)
             outputs.append(self.tensor(array))
         self.inputs, self.out = (Tensor * len(self.inputs))(*self.inputs), (Tensor * len(outputs))(*outputs)
         self.run()
@@ -96,6 +116,27 @@ class Sparseflow:
             array.fill(numpy.nan)
         self.run()
         return self.outputs
+
+
+    def profile(self, runs):
+        """Kernels with their median times over profiled runs."""
+        symbol = ctypes.c_int64(self.symbol)
+        capacity = self.sf.sf_program_span_count(self.program, symbol)
+        spans, kernels = (Span * capacity)(), []
+        for k in range(self.sf.sf_program_kernel_count(self.program, symbol)):
+            kernels.append(Kernel(struct_size=ctypes.sizeof(Kernel)))
+            self.check(self.sf.sf_program_kernel_info(self.program, symbol, k, ctypes.byref(kernels[k])))
+        times = numpy.zeros((runs, len(kernels)))
+        for times_of_run in times:
+            profile = Profile(struct_size=ctypes.sizeof(Profile), spans=spans, capacity=capacity)
+            self.check(self.sf.sf_run_profiled(self.program, len(self.inputs), self.inputs, len(self.out), self.out, ctypes.byref(profile)))
+            at = 0
+            for k, kernel in enumerate(kernels):
+                own = spans[at:at + kernel.chunks]
+                times_of_run[k] = (max(s.end_ns for s in own) - min(s.begin_ns for s in own)) / 1e3
+                at += kernel.chunks
+        return [{"name": k.name.decode(), "emitter": k.emitter.decode(), "us": us, "bound_us": k.bound_us, "flops": k.flops,
+                 "bytes": k.bytes} for k, us in zip(kernels, numpy.median(times, 0))]
 
 
 class OnnxRuntime:
@@ -152,7 +193,7 @@ class PyTorch:
         torch.set_num_threads(job["threads"])
         self.torch = torch
         self.module = networks.load(job["network"], job["state"])
-        self.inputs = [torch.from_numpy(a) for a in inputs.values()]
+        self.inputs = [torch.from_numpy(inputs[n]) for n in job["torch_inputs"]]
         self.names = job["output_names"]
         self.run()
         self.open_ms = (time.perf_counter() - begin) * 1e3
@@ -204,6 +245,8 @@ def main():
         if word == "outputs":
             numpy.savez(rest.strip(), **engine.results())
             answer({})
+        elif word == "profile":
+            answer({"kernels": engine.profile(int(rest))})
         else:
             engine.run()
             times = []

@@ -52,10 +52,10 @@ class Engine:
 
 
 def compare(ours, theirs):
-    """The largest difference over the largest value, of the worst output."""
-    worst = 0.0
-    for name, want in theirs.items():
-        got = ours[name]
+    """The largest difference over the largest value, of the worst output that both have."""
+    worst = 0.0 if ours.keys() & theirs.keys() else float("inf")
+    for name in ours.keys() & theirs.keys():
+        got, want = ours[name], theirs[name]
         if got.shape != want.shape or not numpy.isfinite(got).all():
             return float("inf")
         worst = max(worst, float(numpy.abs(got - want).max() / max(numpy.abs(want).max(), 1e-30)))
@@ -97,6 +97,8 @@ def measure(job, names, seconds=4.0):
             for e in engines:
                 runs = max(3, min(500, int(seconds * 1e6 / len(engines) / rounds / first[e.name])))
                 e.times += e.ask(f"run {runs}")["us"]
+        if engines and engines[0].name == "sparseflow":
+            result["sparseflow"]["profile"] = engines[0].ask("profile 20")["kernels"]
         for e in engines:
             result[e.name].update(us=float(numpy.median(e.times)), spread=float(spread(e.times)), runs=len(e.times))
     finally:

@@ -65,14 +65,11 @@ def variant(name, tokens):
     torch.save(net.state_dict(), state)
     inputs = tokens_of(TEXT, tokens)
     assert inputs["input_ids"].shape == (1, tokens)
-    files = {n: WORK / f"minilm_{tokens}_{n}.npy" for n in inputs}
-    for n, file in files.items():
-        numpy.save(file, inputs[n])
     numpy.savez(WORK / f"minilm_{tokens}.npz", **inputs)
     race.export(net, tuple(torch.from_numpy(a) for a in inputs.values()), onnx, list(inputs), ["embedding"], {n: {1: "tokens"} for n in inputs})
     job = {"onnx": str(onnx), "inputs": str(WORK / f"minilm_{tokens}.npz"), "network": "minilm", "state": str(state),
-           "output_names": ["embedding"], "npy": {n: str(file) for n, file in files.items()}}
-    return race.Variant(VARIANTS[name]["zeros"], race.convert(onnx), tokens, job, judge(net))
+           "torch_inputs": list(inputs), "output_names": ["embedding"]}
+    return race.Variant(VARIANTS[name]["zeros"], race.convert(onnx), job, judge(net))
 
 
 if __name__ == "__main__":

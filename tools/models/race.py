@@ -31,7 +31,6 @@ BUILD = ROOT / "build" / "release"  # or what --build says
 class Variant:
     zeros: float  # share of zeros in the weights that were pruned
     graph: pathlib.Path  # our model
-    symbol: int  # its symbolic dimension; 1 where it has none
     job: dict  # of engines.py, but for `graph`, `library` and `threads`
     remark: str = ""  # what became of its answers
 
@@ -110,12 +109,10 @@ def export(net, inputs, onnx, input_names, output_names, dynamic_axes=None):
                           opset_version=17, dynamo=False)
 
 
-def convert(onnx, dims=()):
+def convert(onnx):
     """Our model beside an ONNX file, newly made by sf-convert."""
-    if not (BUILD / "tools" / "sf-convert").exists():
-        return onnx
     graph = onnx.with_suffix(".sft")
-    subprocess.run([BUILD / "tools" / "sf-convert", onnx, graph, *dims], check=True)
+    subprocess.run([BUILD / "tools" / "sf-convert", onnx, graph], check=True)
     return graph
 
 
@@ -134,16 +131,9 @@ def starts(job):
     return {"cold": times[0], "warm": sorted(times[1:])[2]} if None not in times else None
 
 
-def bound(variant, threads):
+def bound(kernels):
     """Of our kernels: the least time, the time in profiled runs, and that of each emitter's kernels with theirs."""
-    command = [BUILD / "tools" / "sf-jit", "--threads", str(threads), "--format", "json", "profile", variant.graph,
-               f"symbol={variant.symbol}", "runs=20"] + [f"{name}={file}" for name, file in variant.job.get("npy", {}).items()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        print(f"  sf-jit profile: {done.stderr.strip()}", file=sys.stderr)
-        return None
     emitters = {}
-    kernels = json.loads(done.stdout)["kernels"]
     for k in kernels:
         e = emitters.setdefault(k["emitter"], {"kernels": 0, "us": 0.0, "bound_us": 0.0})
         e["kernels"] += 1
@@ -217,7 +207,7 @@ def race(model, note, variants, options):
             row = {"name": name, "zeros": variant.zeros, "remark": variant.remark, "engines": engines, "speedup": {}, "start_ms": None,
                    "bound": None}
             if "us" in engines["sparseflow"]:
-                row["start_ms"], row["bound"] = starts(job), bound(variant, options.threads)
+                row["start_ms"], row["bound"] = starts(job), bound(engines["sparseflow"].pop("profile"))
                 own = engines["sparseflow"]["us"]
                 row["speedup"] = {n: e["us"] / own for n, e in engines.items() if n != "sparseflow" and "us" in e}
         wrong = [n for n, e in engines.items() if not e.get("difference", 0) <= measure.TOLERANCE]

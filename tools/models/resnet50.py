@@ -16,14 +16,14 @@ NOTE = ("ResNet-50 at 224x224, batch 1: the true architecture, random weights, p
 def variant(zeros):
     net = networks.prune(networks.random_resnet50(), zeros, keep=("conv1",))
     base = WORK / f"resnet50_{round(100 * zeros)}"
-    onnx, state, image = base.with_suffix(".onnx"), base.with_suffix(".pt"), WORK / "resnet50_image.npy"
+    onnx, state = base.with_suffix(".onnx"), base.with_suffix(".pt")
+    image = numpy.random.default_rng(1).standard_normal((1, 3, 224, 224), dtype=numpy.float32)
     torch.save(net.state_dict(), state)
-    numpy.save(image, numpy.random.default_rng(1).standard_normal((1, 3, 224, 224), dtype=numpy.float32))
-    numpy.savez(image.with_suffix(".npz"), image=numpy.load(image))
-    race.export(net, (torch.from_numpy(numpy.load(image)),), onnx, ["image"], ["scores"])
-    job = {"onnx": str(onnx), "inputs": str(image.with_suffix(".npz")), "network": "resnet50", "state": str(state),
-           "output_names": ["scores"], "npy": {"image": str(image)}}
-    return race.Variant(zeros, race.convert(onnx), 1, job)
+    numpy.savez(WORK / "resnet50_image.npz", image=image)
+    race.export(net, (torch.from_numpy(image),), onnx, ["image"], ["scores"])
+    job = {"onnx": str(onnx), "inputs": str(WORK / "resnet50_image.npz"), "network": "resnet50", "state": str(state),
+           "torch_inputs": ["image"], "output_names": ["scores"]}
+    return race.Variant(zeros, race.convert(onnx), job)
 
 
 if __name__ == "__main__":
