@@ -3,11 +3,19 @@
 #include "attention.h"
 #include "lower.h"
 
-enum { SCRATCH_MOST = 128 << 10 }; /* bytes: emitters keep queries, scores and results of a tile on the stack */
+enum {
+  SCRATCH_MOST = 128 << 10, /* bytes: emitters keep queries, scores and results of a tile on the stack */
+  KEYS = 64                 /* of a block; no panel has more */
+};
 
 /* May the operand be read in its panels? */
 static bool in_panels(const sfi_located *value) {
   return sfi_low_in_panels_only(value) && value->shape.rank == 3 && sfi_is(value->shape.dims[0], 1);
+}
+
+/* Queries of a tile where no panel says: four vectors of the widest registers, so that each element of k and v loaded serves four. */
+static int64_t query_block(const sfi_lowering *l, sfi_poly queries) {
+  return l->plan->target->lanes == 16 && sfi_low_bound(l, queries) > 16 ? 64 : 16;
 }
 
 /* Access to q or the result (of_keys false), k or v, with `features` to a head; `first` and `second` are the dimensions of the two that
@@ -56,14 +64,14 @@ void sfi_low_attention(sfi_lowering *l, sf_value v) {
   const char *wrong = sfi_attention_read(l->graph, node, &a);
   assert(!wrong);
   (void)wrong;
-  const int64_t block = l->panel;
-  if ((uint64_t)(a.depth + a.width + 2 * block) * (uint64_t)block * sizeof(float) > SCRATCH_MOST) {
+  const sfi_shape *q = &l->values[in[0]].shape, *k = &l->values[in[1]].shape;
+  const bool panels = in_panels(&l->values[in[0]]), keys_in_panels = in_panels(&l->values[in[1]]) || in_panels(&l->values[in[2]]);
+  const int64_t block = panels ? l->panel : query_block(l, q->dims[q->rank - 2]), key_block = keys_in_panels ? l->panel : KEYS;
+  if ((uint64_t)(a.depth + a.width + 2 * KEYS) * (uint64_t)block * sizeof(float) > SCRATCH_MOST) {
     sfi_low_node(l, v);
     return;
   }
-  const sfi_shape *q = &l->values[in[0]].shape, *k = &l->values[in[1]].shape;
   sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_ATTEND);
-  const bool panels = in_panels(&l->values[in[0]]);
   if (panels)
     value->panel = sfi_low_temp(l, v, &value->shape, true);
   else
@@ -79,20 +87,20 @@ void sfi_low_attention(sfi_lowering *l, sf_value v) {
   kernel.reduce_rank = 2;
   kernel.attend = (sfi_attend){.group = a.heads / a.kv_heads,
                                .depth = a.depth,
-                               .key_block = block,
+                               .key_block = key_block,
                                .keys = k->dims[k->rank - 2],
                                .scale = (float)a.scale,
                                .causal = a.causal};
-  kernel.reduce_extent[0] = (sfi_extent){kernel.attend.keys, block};
-  kernel.reduce_extent[1] = (sfi_extent){sfi_const(block), 1};
+  kernel.reduce_extent[0] = (sfi_extent){kernel.attend.keys, key_block};
+  kernel.reduce_extent[1] = (sfi_extent){sfi_const(key_block), 1};
   kernel.operand[0] = head_access(l, v, a.width, block, 2, 4);
   kernel.operand[1] = head_access(l, in[0], a.depth, block, 2, 4);
-  kernel.operand[2] = head_access(l, in[1], a.depth, block, 5, 6);
-  kernel.operand[3] = head_access(l, in[2], a.width, block, 5, 6);
+  kernel.operand[2] = head_access(l, in[1], a.depth, key_block, 5, 6);
+  kernel.operand[3] = head_access(l, in[2], a.width, key_block, 5, 6);
   kernel.n_operands = 4;
   if (a.mask) {
     kernel.attend.mask = kernel.n_operands;
-    kernel.operand[kernel.n_operands++] = mask_access(l, in[a.mask], block, block);
+    kernel.operand[kernel.n_operands++] = mask_access(l, in[a.mask], block, key_block);
   }
   if (a.position) {
     const sfi_view row = sfi_low_row(l, in[a.position]);
