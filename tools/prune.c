@@ -71,6 +71,8 @@ static bool layer_of(const sf_graph *graph, sf_value user, int32_t i, prune_laye
   if (weight == SF_NO_VALUE || sf_graph_value_op(graph, weight) != SF_OP_WEIGHT) return false;
   if (sf_graph_value_info(graph, weight, &info) != SF_OK || info.dtype != SF_F32) return false;
   *out = (prune_layer){.weight = weight, .user = user, .name = info.name};
+  sf_tensor_info result;
+  if (sf_graph_value_info(graph, user, &result) == SF_OK) out->used_by = result.name;
   out->dense = sf_graph_value_data(graph, weight, NULL);
   if (op == SF_OP_MATMUL && info.rank == 2) {
     bool outputs_first = i == 0 ? !flag(graph, user, SF_ATTR_TRANSPOSE_A) : flag(graph, user, SF_ATTR_TRANSPOSE_B);
@@ -235,7 +237,8 @@ static bool add_layer(prune_plan *plan, const prune_layer *layer) {
 
 static bool decide(prune_layer *layer, const prune_rules *rules) {
   for (int i = 0; i < rules->count; i++) {
-    if (fnmatch(rules->rules[i].glob, layer->name, 0) != 0) continue;
+    const char *glob = rules->rules[i].glob;
+    if (fnmatch(glob, layer->name, 0) != 0 && (!layer->used_by || fnmatch(glob, layer->used_by, 0) != 0)) continue;
     layer->pattern = rules->rules[i].pattern;
     layer->text = rules->rules[i].text;
   }
@@ -317,17 +320,17 @@ static double percent(int64_t part, int64_t whole) {
 
 void prune_plan_print(const prune_plan *plan, FILE *out) {
   int64_t before = 0, after = 0, total = 0;
-  fprintf(out, "| layer | outputs x inputs | pattern | zeros before | zeros after |\n|---|---|---|---|---|\n");
+  fprintf(out, "| layer | used by | outputs x inputs | pattern | zeros before | zeros after |\n|---|---|---|---|---|---|\n");
   for (int32_t i = 0; i < plan->count; i++) {
     const prune_layer *l = &plan->layers[i];
     int64_t count = l->rows * l->columns;
-    fprintf(out, "| %s | %lld x %lld | %s | %.2f %% | %.2f %% |\n", l->name, (long long)l->rows, (long long)l->columns,
-            l->text ? l->text : "dense", percent(l->zeros_before, count), percent(l->zeros_after, count));
+    fprintf(out, "| %s | %s | %lld x %lld | %s | %.2f %% | %.2f %% |\n", l->name, l->used_by ? l->used_by : "", (long long)l->rows,
+            (long long)l->columns, l->text ? l->text : "dense", percent(l->zeros_before, count), percent(l->zeros_after, count));
     before += l->zeros_before;
     after += l->zeros_after;
     total += count;
   }
-  fprintf(out, "| all layers | %lld | | %.2f %% | %.2f %% |\n", (long long)total, percent(before, total), percent(after, total));
+  fprintf(out, "| all layers | | %lld | | %.2f %% | %.2f %% |\n", (long long)total, percent(before, total), percent(after, total));
 }
 
 void prune_plan_end(prune_plan *plan) {

@@ -19,7 +19,7 @@ typedef struct prune_pattern {
 bool prune_pattern_parse(const char *text, prune_pattern *out);
 
 enum { PRUNE_RULES_MAX = 64 };
-/* Patterns by the names of layers; the last that fits counts. */
+/* Patterns by the names of layers, the weight's or its user's; the last that fits counts. */
 typedef struct prune_rules {
   int count;
   struct {
@@ -31,8 +31,8 @@ typedef struct prune_rules {
 bool prune_rules_add(prune_rules *rules, const char *glob, const char *pattern);
 
 typedef struct prune_layer {
-  sf_value weight, user; /* the product or convolution */
-  const char *name, *text;
+  sf_value weight, user;             /* the product or convolution */
+  const char *name, *used_by, *text; /* used_by: the user's name, or NULL */
   prune_pattern pattern;
   int64_t rows, columns, row_step, column_step; /* element (r, c) of the matrix is element r * row_step + c * column_step */
   const float *dense;
