@@ -77,20 +77,20 @@ class Sparseflow:
         self.sf.sf_graph_release(graph)
         self.about = {n: getattr(stats, n) for n in ("kernels", "compiled", "code_bytes", "packed_bytes", "arena_bytes")}
         info = Info()
-        self.inputs, self.outputs, self.arrays, of_input = [], {}, [], {}
+        self.inputs, self.outputs, self.arrays, self.arrays_by_name = [], {}, [], {}
         self.symbol = 1
         for i in range(self.sf.sf_program_input_count(self.program)):
             self.sf.sf_program_input_info(self.program, i, ctypes.byref(info))
             array = numpy.ascontiguousarray(inputs[info.name.decode()])
             self.symbol = next((n for n, d in zip(array.shape, info.dims) if d < 0), self.symbol)
-            of_input[info.name.decode()] = array
+            self.arrays_by_name[info.name.decode()] = array
             self.inputs.append(self.tensor(array))
         outputs = []
         for i in range(self.sf.sf_program_output_count(self.program)):
             self.check(self.sf.sf_program_output_shape(self.program, i, ctypes.c_int64(self.symbol), ctypes.byref(info)))
             name = info.name.decode()
             if name in job.get("in_place", {}):  # a cache that stands in the memory of its input
-                array = of_input[job["in_place"][name]]
+                array = self.arrays_by_name[job["in_place"][name]]
             else:
                 array = self.outputs[name] = numpy.full(tuple(info.dims[:info.rank]), numpy.nan, numpy.float32)
             outputs.append(self.tensor(array))

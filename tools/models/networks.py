@@ -105,7 +105,70 @@ class MiniLM(nn.Module):
         return mean / (mean * mean).sum(-1, keepdim=True).sqrt()
 
 
-NETWORKS = {"resnet50": ResNet50, "minilm": MiniLM}
+class DecoderLayer(nn.Module):
+    def __init__(self, size, heads):
+        super().__init__()
+        self.heads, self.each = heads, size // heads
+        self.ln_1, self.ln_2 = nn.LayerNorm(size), nn.LayerNorm(size)
+        self.query, self.key, self.value, self.out = (nn.Linear(size, size) for _ in range(4))
+        self.up, self.down = nn.Linear(size, 4 * size), nn.Linear(4 * size, size)
+
+    def forward(self, x, keys, values, position):
+        """With a position the new key and value are written into the caches there; without one, as ONNX has it, they are put behind them."""
+        y = self.ln_1(x)
+        q, k, v = (m(y).unflatten(-1, (self.heads, self.each)).transpose(1, 2) for m in (self.query, self.key, self.value))
+        if position is None:
+            keys, values = torch.cat((keys, k), 2), torch.cat((values, v), 2)
+            y = nn.functional.scaled_dot_product_attention(q, keys, values, scale=self.each ** -.5)
+        else:
+            keys[:, :, position], values[:, :, position] = k[:, :, 0], v[:, :, 0]
+            y = nn.functional.scaled_dot_product_attention(q, keys[:, :, :position + 1], values[:, :, :position + 1], scale=self.each ** -.5)
+        x = x + self.out(y.transpose(1, 2).flatten(2))
+        return x + self.down(nn.functional.gelu(self.up(self.ln_2(x)), approximate="tanh")), keys, values
+
+
+class Decoder(nn.Module):
+    """GPT-2 small's size and structure, one token a step; the output matrix is its own, so that it can be pruned."""
+    LAYERS, SIZE, HEADS, WORDS, POSITIONS = 12, 768, 12, 50257, 1024
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.positions = nn.Embedding(self.WORDS, self.SIZE), nn.Embedding(self.POSITIONS, self.SIZE)
+        self.layers = nn.ModuleList(DecoderLayer(self.SIZE, self.HEADS) for _ in range(self.LAYERS))
+        self.ln, self.head = nn.LayerNorm(self.SIZE), nn.Linear(self.SIZE, self.WORDS, bias=False)
+
+    def forward(self, token, position, *caches, in_place=True):
+        x, grown = self.words(token) + self.positions(position), []
+        for i, layer in enumerate(self.layers):
+            x, keys, values = layer(x, caches[2 * i], caches[2 * i + 1], int(position) if in_place else None)
+            grown += [keys, values]
+        logits = self.head(self.ln(x))
+        return logits if in_place else (logits, *grown)
+
+
+class Copying(nn.Module):
+    """The decoder for export."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, *inputs):
+        return self.net(*inputs, in_place=False)
+
+
+def random_decoder():
+    torch.manual_seed(2)
+    net = Decoder().eval()
+    for module in net.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            module.weight.data.normal_(0, .02)
+        if isinstance(module, nn.Linear):
+            module.weight.data *= torch.exp(.3 * torch.randn(module.weight.shape[0], 1))
+    return net
+
+
+NETWORKS = {"resnet50": ResNet50, "minilm": MiniLM, "decoder": Decoder}
 
 
 def load(name, state):
