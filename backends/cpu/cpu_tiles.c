@@ -221,7 +221,7 @@ double sfi_cycles_us(const sfi_target *target, double cycles) {
 }
 
 double sfi_read_us(const sfi_target *target, double bytes) {
-  double gbps = bytes < (double)target->l2_bytes / 2     ? target->l2_gbps
+  double gbps = bytes < (double)target->l2_bytes * 0.75  ? target->l2_gbps
                 : bytes < (double)target->l3_bytes * 0.8 ? target->l3_gbps
                                                          : target->memory_gbps;
   return bytes / (gbps * 1e3);

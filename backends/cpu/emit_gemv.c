@@ -29,8 +29,8 @@ sfi_refusal sfi_gemv_dense_accept(sfi_kernel *k, const sfi_plan *plan) {
 double sfi_gemv_dense_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   double n = sfi_few_columns(k, symbol), depth = (double)k->contract.depth.c[0], panels = (double)sfi_few_panels(k);
   double r = (double)k->tile.rows / plan->target->lanes, fmas = r * n / 2, loads = (r + n) / 2;
-  double step = n == 1 ? 1.1 : (fmas > loads ? fmas : loads) * 1.05;
-  return sfi_few_us(plan, panels * depth * k->tile.rows * 4, panels * (depth * step + 20 + 4 * r * n));
+  double step = n == 1 ? 1.1 : fmas > loads ? fmas : loads;
+  return sfi_few_us(plan, panels * depth * k->tile.rows * 4, panels * (depth * step + 10 + 2 * r * n));
 }
 
 sf_status sfi_gemv_dense_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_allocator *allocator, sfi_diag *diag,

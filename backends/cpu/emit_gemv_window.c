@@ -44,7 +44,7 @@ static double lanes_of(const sfi_kernel *k, int32_t slots) {
 double sfi_gemv_window_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   int32_t visit = slots_of(k);
   double n = sfi_few_columns(k, symbol), slots = lanes_of(k, visit) / L, panels = (double)sfi_few_panels(k);
-  return sfi_few_us(plan, slots * (L * 5 + 2.0 / visit), slots * (n > 2 ? 0.2 + n : 1.2 + n) + panels * (10 + 12 * n));
+  return sfi_few_us(plan, 1.05 * slots * (L * 5 + 2.0 / visit), slots * (n > 2 ? 0.2 + n : 1.2 + n) + panels * (10 + 12 * n));
 }
 
 /* ---- packing ------------------------------------------------------------------------------------------------------- */
