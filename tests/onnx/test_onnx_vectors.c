@@ -89,6 +89,33 @@ static sf_context *context_for(sf_isa isa) {
   return context;
 }
 
+/* What sf_graph_to_onnx writes, in memory. */
+typedef struct bytes {
+  char *data;
+  size_t size;
+} bytes;
+
+static bool keep(void *user, const char *data, size_t size) {
+  bytes *b = user;
+  b->data = realloc(b->data, b->size + size + 1);
+  ck_assert_ptr_nonnull(b->data);
+  memcpy(b->data + b->size, data, size);
+  b->size += size;
+  return true;
+}
+
+/* The model that export makes of the graph computes the same. */
+static bool run_exported(sf_context *context, const sf_graph *graph, const sfi_mapping *vectors, const char *name, int length) {
+  bytes written = {0};
+  sf_graph *again = NULL;
+  bool good = sf_graph_to_onnx(graph, keep, &written) == SF_OK &&
+              sf_graph_from_onnx(context, written.data, written.size, "exported", NULL, NULL, &again) == SF_OK;
+  good = good ? run(context, again, vectors, name, length, "exported") : report(context, name, "export");
+  sf_graph_release(again);
+  free(written.data);
+  return good;
+}
+
 START_TEST(models_compute_what_onnx_runtime_computes) {
   static const char suffix[] = "/model";
   sfi_mapping *vectors;
@@ -107,7 +134,8 @@ START_TEST(models_compute_what_onnx_runtime_computes) {
       if (sf_graph_from_onnx(contexts[k], entry->data, entry->bytes, "model", NULL, NULL, &graph) != SF_OK)
         failures += !report(contexts[k], entry->name, "import");
       else
-        failures += !run(contexts[k], graph, vectors, entry->name, length, k ? "compiled" : "reference");
+        failures += !run(contexts[k], graph, vectors, entry->name, length, k ? "compiled" : "reference") ||
+                    !run_exported(contexts[0], graph, vectors, entry->name, length);
       sf_graph_release(graph);
     }
   }
