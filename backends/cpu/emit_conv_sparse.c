@@ -8,15 +8,16 @@
  * of the image fits L1; sums stay in the output between them.
  *
  * Packed W: header | starts | records | nonzeros
- *   header: int64 byte offset of each section
+ *   header: int64 byte offset of each section, number of K blocks
  *   starts: uint32 [row block][K block][3]: first record, number of records, first nonzero
  *   records: uint32 [1 + groups]: row * 4 + flags, nonzeros of each group, the most displaced first. A row has a record in each block
  *     where it has nonzeros; a row without any has one.
  *   nonzeros: uint32 position, float value */
 #include "emitters.h"
 
-enum { STARTS, RECORDS, NONZEROS, SECTIONS };
-enum { START_WORDS = 3, GROUPS_MAX = 16, BLOCK_BYTES = 40960, LINE = 64 };
+enum { STARTS, RECORDS, NONZEROS, SECTIONS, BLOCKS = SECTIONS };
+enum { START_WORDS = 3, GROUPS_MAX = 16, LINE = 64 };
+enum { BLOCK_BYTES = 40960, BLOCK_BYTES_MOST = 65536, VISIT_FMAS = 448 };
 enum { FIRST = 1, LAST = 2 }; /* flags: nothing is in the output yet; the epilogue is due */
 
 /* ---- geometry ------------------------------------------------------------------------------------------------------ */
@@ -76,10 +77,14 @@ static bool measure(const sfi_kernel *k, const sfi_target *target, geometry *g) 
   return g->across <= target->registers / 2;
 }
 
-/* Channels in a block of K. */
+/* Channels in a block of K: as many as fit L1; where a row would have few nonzeros in them, somewhat more. Depends on the zeros, so the
+ * packed weight carries the number of blocks and code does not. */
 static int64_t block_channels(const sfi_kernel *k, const geometry *g) {
   int64_t channels = sfi_max(1, k->contract.depth.c[0] ? k->contract.k_offset[k->contract.depth.c[0] - 1] / g->channel + 1 : 1);
-  int64_t fit = sfi_max(1, BLOCK_BYTES / sfi_max(1, g->lines * LINE));
+  int64_t bytes = sfi_max(1, g->lines * LINE), nonzeros = sfi_max(1, k->contract.facts->nonzeros);
+  int64_t wanted = sfi_ceil_div(VISIT_FMAS, g->across * g->down);
+  int64_t enough = sfi_ceil_div(wanted * channels * k->contract.rows, nonzeros);
+  int64_t fit = sfi_max(1, sfi_max(BLOCK_BYTES / bytes, sfi_min(enough, BLOCK_BYTES_MOST / bytes)));
   return sfi_ceil_div(channels, sfi_ceil_div(channels, fit));
 }
 static int64_t block_count(const sfi_kernel *k, const geometry *g) {
@@ -217,6 +222,7 @@ sf_status sfi_conv_sparse_pack(const sfi_kernel *k, const sfi_plan *plan, const 
   } else {
     p.out = out->data;
     memcpy(out->data, p.offset, SECTIONS * sizeof p.offset[0]);
+    memcpy(out->data + BLOCKS * sizeof(int64_t), &p.blocks, sizeof p.blocks);
     pack_blocks(&p, spans);
   }
   sfi_free(allocator, spans, bytes);
@@ -383,11 +389,12 @@ sf_status sfi_conv_sparse_emit(sfi_emission *e, const sfi_kernel *k, const sfi_p
   LLVMBuilderRef b = e->builder;
   strip tile = {.vectors = k->tile.vectors};
   measure(k, plan->target, &tile.g);
-  const int64_t blocks = block_count(k, &tile.g), row_blocks = sfi_ceil_div(k->contract.rows, k->tile.row_block);
+  const int64_t row_blocks = sfi_ceil_div(k->contract.rows, k->tile.row_block);
   const int64_t pieces = sfi_ceil_div(tile.g.rows, tile.g.down);
   LLVMValueRef one = sfi_i64(e, 1), per_piece = sfi_i64(e, row_blocks), zero = sfi_i64(e, 0);
   if (row_blocks == 0) return SF_OK;
   sfi_loop piece, block, rows;
+  LLVMValueRef blocks = sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, BLOCKS));
   LLVMValueRef first_piece = LLVMBuildUDiv(b, e->tile_begin, per_piece, "");
   LLVMValueRef end_piece = LLVMBuildUDiv(b, sfi_addi(e, e->tile_end, sfi_i64(e, row_blocks - 1)), per_piece, "");
   sfi_loop_begin(e, &piece, first_piece, end_piece, one, NULL, 0);
@@ -399,9 +406,9 @@ sf_status sfi_conv_sparse_emit(sfi_emission *e, const sfi_kernel *k, const sfi_p
   LLVMValueRef index =
       sfi_addi(e, sfi_poly_value(e, k->operand[1].offset), sfi_muli(e, tile.t, sfi_poly_value(e, k->operand[1].stride[0])));
   tile.x = sfi_at(e, e->f32, e->base[1], sfi_addi(e, index, sfi_muli(e, tile.first_row, sfi_i64(e, k->contract.pitch))));
-  sfi_loop_begin(e, &block, zero, sfi_i64(e, blocks), one, NULL, 0);
+  sfi_loop_begin(e, &block, zero, blocks, one, NULL, 0);
   sfi_loop_begin(e, &rows, begin, end, one, NULL, 0);
-  LLVMValueRef start = sfi_addi(e, sfi_muli(e, rows.index, sfi_i64(e, blocks)), block.index);
+  LLVMValueRef start = sfi_addi(e, sfi_muli(e, rows.index, blocks), block.index);
   block_rows(e, &tile, sfi_at(e, e->i32, section(e, STARTS), sfi_muli(e, start, sfi_i64(e, START_WORDS))));
   sfi_loop_end(e, &rows, NULL);
   sfi_loop_end(e, &block, NULL);
