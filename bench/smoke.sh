@@ -29,7 +29,7 @@ for line in lines:
 END
 }
 
-made="--rows 40 --cols 72 --peers plain,plain-packed"
+made="--rows 40 --cols 72 --peers plain,plain-packed,tuned"
 for layout in row tokens; do
   # shellcheck disable=SC2086 # a list of words
   check "$layout" spmm $made --zeros 80 --columns 1,4,16,37,70,128 --layout $layout

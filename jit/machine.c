@@ -46,7 +46,8 @@ static int by_value(const void *a, const void *b) {
 static double measure_spread(sf_context *context) {
   enum { RUNS = 101 };
   double us[RUNS];
-  const sfi_launch launch = {.fn = idle, .tiles = context->threads, .chunks = context->threads};
+  static const sfi_kernel none = {.name = "none", .node = SF_NO_VALUE};
+  const sfi_launch launch = {.kernel = &none, .fn = idle, .tiles = context->threads, .chunks = context->threads};
   for (int i = 0; i < RUNS; i++) {
     const int64_t begin = sfi_now_ns();
     sfi_execute(context, NULL, &launch, 1, 1, NULL);

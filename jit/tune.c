@@ -247,7 +247,6 @@ sf_status sfi_tuning_judge(void *user, const sfi_plan *plan, sfi_kernel *candida
   race contest = {.plan = plan, .rules = t->settings->tune == SF_TUNE_FULL ? full : fast};
   const sfi_kernel *winner = candidates;
   sf_status status = SF_OK;
-  *out_winner = 0;
   choose_finalists(&contest, candidates, n);
   if (contest.n == 1) return SF_OK; /* the others are far dearer */
   if (!record_init(t, plan, candidates, n, &r)) {
@@ -259,10 +258,11 @@ sf_status sfi_tuning_judge(void *user, const sfi_plan *plan, sfi_kernel *candida
   sfi_blob blob;
   int level;
   bool known = sfi_cache_get(t->context->jit->cache, &key, disk, &blob, &level, reason, sizeof reason);
-  if (known && !(known = parse_verdict(&blob, candidates, n, out_winner))) {
-    *out_winner = 0;
+  int32_t found;
+  if (known && (known = parse_verdict(&blob, candidates, n, &found)))
+    *out_winner = found;
+  else
     for (int32_t i = 0; i < n; i++) candidates[i].measured_us = 0;
-  }
   sfi_blob_deinit(&blob);
   if (t->report) {
     char entry[160];

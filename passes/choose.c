@@ -6,6 +6,9 @@
 /* Prices are compared where the class's work is: at its bound, or at this extent where it has none. */
 enum { TYPICAL = 64 };
 
+/* Prices are not exact: a sparse emitter must promise more than this over a dense one. */
+static const double over_dense = 1.05;
+
 int64_t sfi_choice_symbol(const sfi_plan *plan) {
   return plan->symbol_max == INT64_MAX ? sfi_max(plan->symbol_min, TYPICAL) : plan->symbol_max;
 }
@@ -47,6 +50,13 @@ static void try_all(trial *t, const sfi_plan *plan, const sfi_kernel *kernel, co
     }
 }
 
+/* The cheapest, or the cheapest dense one where that costs hardly more. */
+static int32_t favourite(const trial *t) {
+  for (int32_t i = 0; i < t->n && t->candidates[i].predicted_us <= t->candidates[0].predicted_us * over_dense; i++)
+    if (t->candidates[i].emitter->dense) return i;
+  return 0;
+}
+
 static void print_price(sfi_text *out, const sfi_kernel *candidate) {
   sfi_text_printf(out, "%s %.3g us", candidate->emitter->name, candidate->predicted_us);
   if (candidate->measured_us > 0) sfi_text_printf(out, ", measured %.3g us", candidate->measured_us);
@@ -81,6 +91,7 @@ static sf_status choose(sfi_pass_env *env, sfi_plan *plan, sfi_kernel *kernel, c
                   t.refusals.data ? t.refusals.data : "");
     goto done;
   }
+  winner = favourite(&t);
   if (env->judge && t.n > 1 && (st = env->judge(env->judge_user, plan, t.candidates, t.n, &winner)) != SF_OK) goto done;
   const char *choice = verdict(plan, &t, winner);
   if (!choice) {

@@ -18,8 +18,8 @@ typedef struct sfi_pass_env {
   /* The reference back end on one node whose operands are static; data of node's shape and dtype. */
   void (*evaluate)(const sf_graph *graph, sf_value node, const sf_tensor *inputs, const sf_tensor *output);
   /* NULL: the lowest price decides. Else it chooses among n >= 2 copies of one kernel that differ in emitter, tile and price, cheapest
-   * first, and may fill in their measured_us. */
-  sf_status (*judge)(void *user, const sfi_plan *plan, sfi_kernel *candidates, int32_t n, int32_t *out_winner);
+   * first, and may fill in their measured_us. *winner is the favourite by price. */
+  sf_status (*judge)(void *user, const sfi_plan *plan, sfi_kernel *candidates, int32_t n, int32_t *winner);
   void *judge_user;
 } sfi_pass_env;
 

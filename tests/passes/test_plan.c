@@ -386,6 +386,9 @@ static double cost_three(const sfi_kernel *k, const sfi_plan *p, int64_t symbol)
 static double cost_two(const sfi_kernel *k, const sfi_plan *p, int64_t symbol) {
   return (void)k, (void)p, (void)symbol, 2;
 }
+static double cost_near_two(const sfi_kernel *k, const sfi_plan *p, int64_t symbol) {
+  return (void)k, (void)p, (void)symbol, 2.05;
+}
 static double cost_symbol(const sfi_kernel *k, const sfi_plan *p, int64_t symbol) {
   return (void)k, (void)p, (double)symbol;
 }
@@ -394,6 +397,8 @@ static const sfi_emitter maps = {.name = "maps", .anchor = SFI_ANCHOR_MAP, .acce
 static const sfi_emitter softmaxes = {.name = "softmaxes", .anchor = SFI_ANCHOR_SOFTMAX, .accept = accept_any, .cost = cost_two};
 static const sfi_emitter slow = {.name = "slow", .anchor = SFI_ANCHOR_CONTRACT, .accept = accept_any, .cost = cost_three};
 static const sfi_emitter fast = {.name = "fast", .anchor = SFI_ANCHOR_CONTRACT, .accept = accept_any, .cost = cost_two};
+static const sfi_emitter slow_dense = {
+    .name = "slow-dense", .dense = true, .anchor = SFI_ANCHOR_CONTRACT, .accept = accept_any, .cost = cost_three};
 static const sfi_emitter fussy = {.name = "fussy", .anchor = SFI_ANCHOR_CONTRACT, .accept = accept_none, .cost = cost_two};
 static const sfi_emitter *const all[] = {&maps, &softmaxes, &slow, &fussy, &fast};
 
@@ -425,6 +430,22 @@ START_TEST(the_one_named_is_taken_where_it_accepts) {
   ck_assert_int_eq(choose("fussy", all, SFI_COUNT(all), &diag), SF_OK); /* then the others, and why */
   ck_assert_ptr_eq(kernel_of(SFI_ANCHOR_CONTRACT)->emitter, &fast);
   ck_assert_ptr_nonnull(strstr(kernel_of(SFI_ANCHOR_CONTRACT)->choice, "; fussy refused: grouped convolution"));
+  end();
+}
+END_TEST
+
+/* A dense emitter is only left for one that is clearly cheaper. */
+START_TEST(dense_wins_what_is_close) {
+  static const sfi_emitter dense = {
+      .name = "dense", .dense = true, .anchor = SFI_ANCHOR_CONTRACT, .accept = accept_any, .cost = cost_near_two};
+  static const sfi_emitter *const with_dense[] = {&maps, &softmaxes, &fast, &dense};
+  static const sfi_emitter *const with_slow[] = {&maps, &softmaxes, &fast, &slow_dense};
+  sfi_diag diag = {0};
+  start(DENSE, SF_ISA_AVX512, 2, 16);
+  ck_assert_int_eq(choose(NULL, with_dense, SFI_COUNT(with_dense), &diag), SF_OK);
+  ck_assert_ptr_eq(kernel_of(SFI_ANCHOR_CONTRACT)->emitter, &dense);
+  ck_assert_int_eq(choose(NULL, with_slow, SFI_COUNT(with_slow), &diag), SF_OK);
+  ck_assert_ptr_eq(kernel_of(SFI_ANCHOR_CONTRACT)->emitter, &fast);
   end();
 }
 END_TEST
@@ -475,6 +496,7 @@ int main(void) {
   tcase_add_test(tests, sizes_are_checked);
   tcase_add_test(tests, cheapest_wins);
   tcase_add_test(tests, the_one_named_is_taken_where_it_accepts);
+  tcase_add_test(tests, dense_wins_what_is_close);
   tcase_add_test(tests, the_judge_decides_among_several);
   tcase_add_test(tests, none_is_refused);
   suite_add_tcase(suite, tests);
