@@ -78,8 +78,10 @@ sfi_refusal sfi_counted_accept(sfi_kernel *k, const sfi_plan *plan) {
   sfi_choose_columns(k, plan->target, 4);
   int32_t sums = plan->target->registers > 16 ? 16 : 8;
   k->tile.rows = k->tile.vectors > 2 ? sums / 4 : sums / 2;
-  k->tile.row_block =
-      sfi_round_up(sfi_max(sfi_min(192, sfi_max(1, k->contract.rows)), sfi_ceil_div(k->contract.rows, 4)), k->tile.rows);
+  /* Many rows, so that a block of X is loaded for many and rows of equal counts are found; and tiles for some threads. */
+  int64_t rows = sfi_max(1, k->contract.rows);
+  k->tile.row_block = sfi_max(sfi_min(192, rows), sfi_max(sfi_min(384, rows / 2), sfi_ceil_div(rows, 4)));
+  k->tile.row_block = sfi_round_up(k->tile.row_block, k->tile.rows);
   return SFI_REFUSE_NONE;
 }
 
@@ -88,11 +90,11 @@ double sfi_counted_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbo
   double v = k->tile.vectors, nonzeros = (double)k->contract.facts->nonzeros, rows = (double)k->contract.rows;
   double all = rows * (double)k->contract.depth.c[0], density = all > 0 ? nonzeros / all : 0;
   double blocks = (double)sfi_counted_blocks(k, plan->target), depth = (double)sfi_counted_depth(k, plan->target);
-  double step = 0.3 + 0.54 * v - 0.08 * v * density * density;
+  double step = 0.27 + 0.53 * v - 0.03 * v * density * density;
   step += far_cycles(v) * far(plan->target, depth * (double)bytes_per_k(k, plan->target));
   if (v == 1) step += 0.15; /* of one vector, the arithmetic of positions and values binds */
   double visits = rows * blocks < nonzeros + 2 * rows ? rows * blocks : nonzeros + 2 * rows;
-  double cycles = nonzeros * step + visits * visit_cycles(v);
+  double cycles = nonzeros * step + (visits - rows / 2) * visit_cycles(v); /* the first visit loads no sums */
   return sfi_cycles_us(plan->target, sfi_total_columns(k, plan->target, symbol) / (plan->target->lanes * v) * cycles);
 }
 

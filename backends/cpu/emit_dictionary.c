@@ -32,12 +32,12 @@ double sfi_dictionary_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t sy
   double panels = (double)sfi_ceil_div(k->contract.rows, MR), v = k->tile.vectors;
   double columns = panels * (double)k->contract.matrix.columns * (1 - empty), nonzeros = (double)f->nonzeros;
   double tile_bytes = (double)k->contract.depth.c[0] * v * plan->target->lanes * 4;
-  double fmas = nonzeros * v / 2 * 1.03, loads = (columns * (v + 0.5) + nonzeros) / 1.8;
+  double fmas = nonzeros * v / 2 * 1.06, loads = (columns * (v + 0.5) + nonzeros) / 1.8;
   double lines = tile_bytes > (double)plan->target->l1_bytes * 0.85 ? columns * v * plan->target->lanes / 16 * 1.5 : 0;
   double cycles = fmas > loads ? fmas : loads;
   if (lines > cycles) cycles = lines;
   double passes = sfi_total_columns(k, plan->target, symbol) / (plan->target->lanes * v);
-  return sfi_cycles_us(plan->target, passes * (cycles + panels * (PATTERNS * 2 + MR * v)));
+  return sfi_cycles_us(plan->target, passes * (cycles + panels * (PATTERNS * 1.5 + MR * v)));
 }
 
 static int pattern_of(const sfi_kernel *k, int64_t panel, int64_t column, float values[MR]) {

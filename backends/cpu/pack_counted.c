@@ -6,7 +6,7 @@
 #include <float.h>
 #include <stdlib.h>
 
-enum { NEIGHBOURS = 12 };                                      /* that a row may choose its partner from */
+enum { NEIGHBOURS = 32 };                                      /* that a row may choose its partner from */
 static const float shared_cycles = 4.2f, single_cycles = 2.6f; /* of a pair's shared step and of one row's single step at V = 4 */
 
 typedef struct row {
