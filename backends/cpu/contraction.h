@@ -53,6 +53,8 @@ LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVM
 /* Element W[r, k] of a contraction's weight, with the groups of a convolution spread over all k. */
 float sfi_weight_at(const sfi_contract *c, int64_t r, int64_t k);
 
+/* Load slots that a vector of X takes: more than one where the taps of a window place it across two lines. For costs. */
+double sfi_slots_a_load(const sfi_kernel *kernel);
 /* Microseconds of `cycles` on one core of the target. */
 double sfi_cycles_us(const sfi_target *target, double cycles);
 /* Microseconds to read `bytes` once on one core, from the smallest cache that can hold them. */

@@ -216,6 +216,10 @@ LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVM
   return sfi_intrinsic(e, "llvm.vector.reduce.or", &type, 1, &any, 1);
 }
 
+double sfi_slots_a_load(const sfi_kernel *k) {
+  return is_image(k) && is_compressed(k) ? 1.6 : 1;
+}
+
 double sfi_cycles_us(const sfi_target *target, double cycles) {
   return cycles * sfi_target_cycle_us(target);
 }

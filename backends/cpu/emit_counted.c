@@ -90,7 +90,7 @@ double sfi_counted_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbo
   double v = k->tile.vectors, nonzeros = (double)k->contract.facts->nonzeros, rows = (double)k->contract.rows;
   double all = rows * (double)k->contract.depth.c[0], density = all > 0 ? nonzeros / all : 0;
   double blocks = (double)sfi_counted_blocks(k, plan->target), depth = (double)sfi_counted_depth(k, plan->target);
-  double step = 0.27 + 0.53 * v - 0.03 * v * density * density;
+  double step = 0.27 + 0.53 * v * sfi_slots_a_load(k) - 0.03 * v * density * density;
   step += far_cycles(v) * far(plan->target, depth * (double)bytes_per_k(k, plan->target));
   if (v == 1) step += 0.15; /* of one vector, the arithmetic of positions and values binds */
   double visits = rows * blocks < nonzeros + 2 * rows ? rows * blocks : nonzeros + 2 * rows;

@@ -32,8 +32,9 @@ double sfi_dictionary_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t sy
   double panels = (double)sfi_ceil_div(k->contract.rows, MR), v = k->tile.vectors;
   double columns = panels * (double)k->contract.matrix.columns * (1 - empty), nonzeros = (double)f->nonzeros;
   double tile_bytes = (double)k->contract.depth.c[0] * v * plan->target->lanes * 4;
-  double fmas = nonzeros * v / 2 * 1.06, loads = (columns * (v + 0.5) + nonzeros) / 1.8;
-  double lines = tile_bytes > (double)plan->target->l1_bytes * 0.85 ? columns * v * plan->target->lanes / 16 * 1.5 : 0;
+  double fmas = nonzeros * v / 2 * 1.06, loads = (columns * (v * sfi_slots_a_load(k) + 0.5) + nonzeros) / 1.8;
+  double lines =
+      tile_bytes > (double)plan->target->l1_bytes * 0.85 ? columns * v * plan->target->lanes / 16 * 1.5 * sfi_slots_a_load(k) : 0;
   double cycles = fmas > loads ? fmas : loads;
   if (lines > cycles) cycles = lines;
   double passes = sfi_total_columns(k, plan->target, symbol) / (plan->target->lanes * v);
