@@ -47,6 +47,9 @@ void sfi_store_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef ro
 void sfi_store_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count,
                        const LLVMValueRef *acc);
 
+/* Sums that are not finished yet, kept in the output as they are. */
+void sfi_keep_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count, const LLVMValueRef *acc);
+
 /* Is any valid lane of acc NaN? i1. For kernels that multiply by the zeros of W: see emit_gemm.c. */
 LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *acc, int32_t rows);
 

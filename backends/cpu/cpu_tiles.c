@@ -178,8 +178,8 @@ void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows) {
   sfi_loop_end(e, &tile, NULL);
 }
 
-void sfi_store_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count,
-                       const LLVMValueRef *acc) {
+static void store_rows(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count, const LLVMValueRef *acc,
+                       bool finished) {
   const sfi_kernel *k = e->kernel;
   bool whole = sfi_is_const(k->contract.row_count) && k->contract.row_count.c[0] % count == 0;
   LLVMValueRef m = sfi_poly_value(e, k->contract.row_count);
@@ -189,10 +189,21 @@ void sfi_store_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMVa
     for (int32_t v = 0; v < columns->vectors; v++) {
       sfi_point p = columns->point[v];
       p.index[1] = row[r];
-      sfi_point_store(e, &p, sfi_expr_value(e, &k->epilogue, &p, acc[r * columns->vectors + v]));
+      LLVMValueRef sum = acc[r * columns->vectors + v];
+      sfi_point_store(e, &p, finished ? sfi_expr_value(e, &k->epilogue, &p, sum) : sum);
     }
     if (!whole) sfi_if_end(e, &inside, NULL, NULL, NULL, 0);
   }
+}
+
+void sfi_store_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count,
+                       const LLVMValueRef *acc) {
+  store_rows(e, columns, row, count, acc, true);
+}
+
+void sfi_keep_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count,
+                      const LLVMValueRef *acc) {
+  store_rows(e, columns, row, count, acc, false);
 }
 
 void sfi_store_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row, int32_t count, const LLVMValueRef *acc) {

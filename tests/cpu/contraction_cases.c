@@ -27,6 +27,7 @@ static const problem problems[] = {
     {.layout = PANEL, .m = 1, .k = 33, .t = 1, .j = 64},
     {.layout = PANEL, .m = 21, .k = 300, .t = 1, .j = 131}, /* several blocks of K */
     {.layout = PANEL, .m = 150, .k = 41, .t = 1, .j = 20},  /* several blocks of rows */
+    {.layout = PANEL, .m = 271, .k = 96, .t = 1, .j = 20},  /* several blocks of rows */
     {.layout = MATRIX, .m = 13, .k = 29, .t = 2, .j = 83},
     {.layout = MATRIX, .m = 24, .k = 64, .t = 1, .j = 64},
     {.layout = MATRIX, .m = 5, .k = 7, .t = 3, .j = 3},
@@ -86,7 +87,7 @@ static float element(uint64_t *seed, pattern p, int64_t r, int64_t c) {
   case SPARSE:
     return uniform(seed) < 0.999 ? 0 : w;
   case TWO_OF_FOUR:
-    return c % 4 < 2 ? w : 0;
+    return "\3\5\6\11\12\14"[(r * 5 + c / 4) % 6] >> c % 4 & 1 ? w : 0;
   case BLOCKS:
     return (r / 4 + c / 4) % 3 ? 0 : w;
   case DEAD:
