@@ -33,8 +33,9 @@ typedef struct onnx_value {
 
 enum {
   ONNX_INPUTS_MAX = 512,
-  ONNX_FOLD_MAX = 1 << 20,   /* elements that an operation may make at import */
-  ONNX_SYMBOL_MAX = 1024 * 4 /* what the symbolic dimension is where a list as long as it has to be made at import */
+  ONNX_FOLD_MAX = 1 << 20, /* elements that an operation may make at import */
+  ONNX_SYMBOL_MAX = 4096,  /* what the symbolic dimension is where a list as long as it has to be made at import */
+  ONNX_SQUARE_MAX = 1024   /* and where a square of it has to */
 };
 
 typedef struct importer {
@@ -48,8 +49,10 @@ typedef struct importer {
   int64_t opset;
   onnx_value *values; /* open addressing by name, a power of two of them */
   size_t slots;
-  const char *symbol; /* the model's name of the symbolic dimension; NULL: none yet */
-  sf_error first;     /* of all that was refused */
+  const char *external_file; /* the last one that elements were read from */
+  uint64_t external_bytes;   /* read from it so far */
+  const char *symbol;        /* the model's name of the symbolic dimension; NULL: none yet */
+  sf_error first;            /* of all that was refused */
   /* The node at work. */
   const onnx_node *node;
   const struct onnx_operator *operator;

@@ -50,7 +50,11 @@ static bool concat_static(importer *im, int32_t axis, bool *out_done) {
   memcpy(dims, first->dims, sizeof dims);
   for (int32_t k = 0; k < im->n_in; k++) {
     const onnx_value *v = im->in[k];
-    if (v->kind != VALUE_STATIC || !sfi_onnx_whole(v) || (v->floats != NULL) != real) return true;
+    bool whole = v->kind == VALUE_STATIC && v->shape.rank == first->shape.rank && (v->floats != NULL) == real;
+    for (int32_t i = 0; whole && i < v->shape.rank; i++) /* tables beside the axis are as good */
+      whole = sfi_is(v->shape.dims[i], v->dims[i]) ||
+              (i != axis && v->dims[i] > 1 && sfi_poly_equal(v->shape.dims[i], first->shape.dims[i]));
+    if (!whole) return true;
     if (v->shape.rank != first->shape.rank) return INVALID(im, "operands of different ranks");
     for (int32_t i = 0; i < v->shape.rank; i++) {
       if (i != axis && v->dims[i] != first->dims[i]) return INVALID(im, "operands differ beside axis %d", axis);
@@ -82,9 +86,14 @@ static bool concat_static(importer *im, int32_t axis, bool *out_done) {
   }
   *out_done = true;
   onnx_value *out = sfi_onnx_output(im, 0);
+  sfi_shape shape = first->shape;
+  shape.dims[axis] = sfi_const(along);
   if (!out) return true;
-  if (!real) return sfi_onnx_set_polys(im, out, first->type, rank, dims, total, polys);
-  sfi_onnx_set_floats(out, rank, dims, total, floats);
+  if (real)
+    sfi_onnx_set_floats(out, rank, dims, total, floats);
+  else if (!sfi_onnx_set_polys(im, out, first->type, rank, dims, total, polys))
+    return false;
+  out->shape = shape;
   return true;
 }
 
@@ -529,8 +538,11 @@ bool sfi_import_trilu(importer *im) {
   if (v->kind != VALUE_STATIC) return UNSUPPORTED(im, "of a value that is not known at import");
   sfi_onnx_strides(v, strides);
   for (int32_t i = 0; i < rank; i++) {
-    if (!sfi_is_const(v->shape.dims[i])) return UNSUPPORTED(im, "of a symbolic extent");
-    dims[i] = v->shape.dims[i].c[0];
+    /* What is the same along the symbolic dimension becomes a table. */
+    bool known = sfi_is_const(v->shape.dims[i]);
+    dims[i] = known ? v->shape.dims[i].c[0] : v->dims[i] != 1 ? v->dims[i] : ONNX_SQUARE_MAX;
+    if (!known && i < rank - 2 && v->dims[i] == 1) dims[i] = 1;
+    if (!known && !sfi_poly_equal(v->shape.dims[i], (sfi_poly){{0, 1, 0}})) return UNSUPPORTED(im, "of such a symbolic extent");
     steps[i] = v->dims[i] == 1 ? 0 : strides[i];
   }
   onnx_value made = {.name = ""};
@@ -545,5 +557,6 @@ bool sfi_import_trilu(importer *im) {
     else
       return UNSUPPORTED(im, "of the symbolic dimension as a number");
   }
+  made.shape = v->shape;
   return !out || sfi_onnx_same(im, 0, &made);
 }

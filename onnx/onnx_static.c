@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+enum { EXTERNAL_TIMES = 4 }; /* how often the bytes of another file may be read */
+
 /* ---- elements ----------------------------------------------------------------------------------------------------- */
 
 double sfi_onnx_real(const onnx_value *v, int64_t i) {
@@ -172,7 +174,14 @@ static bool read_external(importer *im, const onnx_tensor *tensor, int64_t bytes
   size_t size;
   if (sfi_input_open(im->folder, location, &im->diag, &fd, &size) != SF_OK) return false;
   uint8_t *data = NULL;
-  if ((uint64_t)offset > size || (uint64_t)bytes > size - (uint64_t)offset) {
+  /* Tensors may share bytes, but not so many of them that a small file fills the memory. */
+  if (!im->external_file || strcmp(im->external_file, location) != 0) im->external_bytes = 0;
+  im->external_file = location;
+  im->external_bytes += (uint64_t)bytes;
+  if (im->external_bytes / EXTERNAL_TIMES > size) {
+    sfi_onnx_fail(im, SF_STATUS_MALFORMED_FILE, "tensor \"%s\": more than %d times what \"%s\" holds would be read", tensor->name,
+                  EXTERNAL_TIMES, location);
+  } else if ((uint64_t)offset > size || (uint64_t)bytes > size - (uint64_t)offset) {
     sfi_onnx_fail(im, SF_STATUS_MALFORMED_FILE, "tensor \"%s\": its bytes leave the %zu of \"%s\"", tensor->name, size, location);
   } else if (!(data = sfi_arena_alloc(&im->arena, (size_t)bytes))) {
     sfi_onnx_fail_memory(im);

@@ -430,6 +430,37 @@ def gemm(m, op):
     return m.out(m.op(op, m.random(*a), m.known(m.values(*b)), *c, **attributes))
 
 
+@case("Einsum")
+def einsum(m, op):
+    equation, a, b = [("bhid,bhjd->bhij", (2, 3, 4, 5), (2, 3, 6, 5)), ("i , j -> i j", (3,), (4,)), ("ij,jk->ki", (3, 4), (4, 5)), ("bij,bjk->bik", (2, 3, 4), (2, 4, 5)), ("bijk,jkl->bil", (2, 3, 4, 5), (4, 5, 6)), ("ij,ij->i", (3, 4), (3, 4))][m.rng.integers(6)]
+    second = m.values(*b)
+    return m.out(m.op(op, m.random(*a), m.known(second) if m.rng.integers(2) else m.input(second), equation=equation))
+
+
+@case("Einsum")
+def rotary(m, op):
+    """Angles of positions, counted up to the sequence's length."""
+    x = m.random(2, SYMBOL, 8, symbolic=(1,))
+    length = m.op("Gather", m.op("Shape", x), m.known(np.array(1, I64)), axis=0)
+    places = m.op("Cast", m.op("Range", m.known(np.array(0, I64)), length, m.known(np.array(1, I64))), to=TensorProto.FLOAT)
+    angles = m.op(op, places, m.known(m.values(4)), equation="i,j->ij")
+    both = m.op("Concat", angles, angles, axis=-1)
+    a, b = m.op("Split", x, results=2, axis=-1)
+    turned = m.op("Concat", m.op("Neg", b), a, axis=-1)
+    return m.out(m.op("Add", m.op("Mul", x, m.op("Cos", both)), m.op("Mul", turned, m.op("Sin", both))))
+
+
+@case("Trilu")
+def causal(m, op):
+    """A causal mask that is made from the sequence's length."""
+    scores = m.random(2, SYMBOL, SYMBOL, symbolic=(1, 2))
+    length = m.op("Unsqueeze", m.op("Gather", m.op("Shape", scores), m.known(np.array(1, I64)), axis=0), m.ints(0))
+    ones = m.op("ConstantOfShape", m.op("Concat", length, length, axis=0), value=numpy_helper.from_array(np.array([1], F32)))
+    mask = m.op("Cast", m.op(op, ones, upper=0), to=TensorProto.BOOL)
+    bias = m.op("Where", mask, m.known(np.array(0, F32)), m.known(np.array(-np.inf, F32)))
+    return m.out(m.op("Softmax", m.op("Add", scores, bias), axis=-1))
+
+
 def window(m, space, kernel):
     attributes = {"strides": [int(s) for s in m.rng.integers(1, 3, space)]}
     which = m.rng.integers(4)
