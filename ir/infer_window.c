@@ -97,6 +97,63 @@ sf_status sfi_infer_conv2d(const sf_graph *graph, sfi_node *node, sfi_diag *diag
   return SF_OK;
 }
 
+/* out = (in - 1) * stride + dilation * (kernel - 1) + 1 - pads + output_pad. */
+sf_status sfi_infer_conv_transpose(const sf_graph *graph, sfi_node *node, sfi_diag *diag) {
+  sf_status st;
+  window win;
+  int64_t more[2];
+  if ((st = need_rank_4(graph, node, diag, 0)) != SF_OK || (st = need_rank_4(graph, node, diag, 1)) != SF_OK) return st;
+  const sfi_shape *x = sfi_operand_shape(graph, node, 0), *w = sfi_operand_shape(graph, node, 1);
+  const int64_t groups = sfi_attr_int(node, SF_ATTR_GROUPS);
+  if ((st = read_list(graph, node, diag, SF_ATTR_STRIDE, 2, 1, win.stride)) != SF_OK) return st;
+  if ((st = read_list(graph, node, diag, SF_ATTR_DILATION, 2, 1, win.dilation)) != SF_OK) return st;
+  if ((st = read_list(graph, node, diag, SF_ATTR_PAD, 4, 0, win.pad)) != SF_OK) return st;
+  if ((st = read_list(graph, node, diag, SF_ATTR_OUTPUT_PAD, 2, 0, more)) != SF_OK) return st;
+  if (!sfi_is_const(x->dims[1])) return sfi_infer_fail(graph, node, diag, SF_STATUS_UNSUPPORTED, "symbolic channels");
+  for (int i = 0; i < 4; i++) {
+    if (!sfi_is_const(w->dims[i])) return sfi_infer_fail(graph, node, diag, SF_STATUS_UNSUPPORTED, "a symbolic extent of w");
+  }
+  const int64_t channels = x->dims[1].c[0], rows = w->dims[1].c[0];
+  if (channels != w->dims[0].c[0] || groups < 1 || channels % groups != 0) {
+    return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "%lld groups of %lld channels, w has %lld", (long long)groups,
+                          (long long)channels, (long long)w->dims[0].c[0]);
+  }
+  if (!sfi_poly_mul(sfi_const(rows), sfi_const(groups), &node->shape.dims[1])) {
+    return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "too many channels");
+  }
+  if (node->n_inputs == 3) {
+    const sfi_shape *bias = sfi_operand_shape(graph, node, 2);
+    if (bias->rank != 1 || !sfi_is(bias->dims[0], rows * groups)) {
+      return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "the bias is not [%lld]", (long long)(rows * groups));
+    }
+  }
+  node->shape.rank = 4;
+  node->shape.dims[0] = x->dims[0];
+  for (int i = 0; i < 2; i++) {
+    const char *side = i ? "width" : "height";
+    const sfi_poly in = x->dims[2 + i];
+    const int64_t taps = w->dims[2 + i].c[0];
+    if (!sfi_is_const(in)) return sfi_infer_fail(graph, node, diag, SF_STATUS_UNSUPPORTED, "a symbolic %s", side);
+    if (in.c[0] < 1 || taps < 1 || taps > SFI_WINDOW_MAX) {
+      return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "a %s of %lld under %lld taps", side, (long long)in.c[0],
+                            (long long)taps);
+    }
+    if (more[i] >= win.stride[i]) {
+      return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "an output padding of %lld is not smaller than the stride",
+                            (long long)more[i]);
+    }
+    /* Extents are below 2^40, the others below 2^31: only the first product can overflow. */
+    int64_t out;
+    const int64_t reach = win.dilation[i] * (taps - 1) + 1 - win.pad[i] - win.pad[i + 2] + more[i];
+    if (!sfi_mul(in.c[0] - 1, win.stride[i], &out) || !sfi_add(out, reach, &out)) {
+      return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "too many elements in the result");
+    }
+    if (out < 1) return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "nothing is left of the %s", side);
+    node->shape.dims[2 + i] = sfi_const(out);
+  }
+  return SF_OK;
+}
+
 sf_status sfi_infer_pool(const sf_graph *graph, sfi_node *node, sfi_diag *diag) {
   sf_status st;
   bool count_include_pad;

@@ -14,8 +14,9 @@ enum {
 
 /* Multiplications behind one element of the result. */
 static int64_t depth_of(const sf_graph *graph, const sfi_node *node) {
+  const sfi_node *w = node->n_inputs > 1 ? &graph->nodes[node->inputs[1]] : NULL;
+  if (node->op == SF_OP_ATTENTION || node->op == SF_OP_CONV_TRANSPOSE) return sfi_static_count(w); /* at most */
   if (node->op != SF_OP_MATMUL && node->op != SF_OP_CONV2D) return 1;
-  const sfi_node *w = &graph->nodes[node->inputs[1]];
   if (node->op == SF_OP_MATMUL) return w->shape.dims[w->shape.rank - (sfi_attr_int(node, SF_ATTR_TRANSPOSE_B) ? 1 : 2)].c[0];
   return w->shape.dims[0].c[0] ? sfi_static_count(w) / w->shape.dims[0].c[0] : 0;
 }

@@ -5,6 +5,7 @@
  * A rule looks at operands only, which are simplified already, so one sweep reaches the fixed point. */
 #include "channel_affine.h"
 #include "rewrite.h"
+#include "unfold_transposed.h"
 
 #include <math.h>
 

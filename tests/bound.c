@@ -412,6 +412,7 @@ static bool analyse(analysis *a) {
   switch (node->op) {
   case SF_OP_MATMUL:
   case SF_OP_CONV2D:
+  case SF_OP_CONV_TRANSPOSE:
     return contraction(a);
   case SF_OP_ATTENTION:
     return attention(a);

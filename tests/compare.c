@@ -31,6 +31,8 @@ int64_t sf_depth_of(const sfi_node *node, const sf_tensor *inputs, const sf_tens
     return x->dims[x->rank - (sfi_attr_int(node, SF_ATTR_TRANSPOSE_A) ? 2 : 1)];
   case SF_OP_CONV2D:
     return inputs[1].dims[1] * inputs[1].dims[2] * inputs[1].dims[3];
+  case SF_OP_CONV_TRANSPOSE:
+    return inputs[1].dims[0] * inputs[1].dims[2] * inputs[1].dims[3] / sfi_attr_int(node, SF_ATTR_GROUPS);
   case SF_OP_ATTENTION:
     return inputs[1].dims[inputs[1].rank - 2]; /* keys */
   case SF_OP_AVG_POOL:

@@ -51,6 +51,42 @@ void sfi_ref_conv2d(const sfi_ref_call *call) {
     }
 }
 
+/* One output pixel: every tap that an element of x reaches it with. A zero of a static operand is absent. */
+static double transposed_pixel(const sfi_ref_call *call, int64_t n, int64_t m, int64_t oh, int64_t ow) {
+  const sf_tensor *x = &call->inputs[0], *w = &call->inputs[1];
+  const sfi_node *node = call->node;
+  const int64_t *stride = sfi_attr_of(node, SF_ATTR_STRIDE)->ints, *pad = sfi_attr_of(node, SF_ATTR_PAD)->ints;
+  const int64_t *dilation = sfi_attr_of(node, SF_ATTR_DILATION)->ints;
+  const int64_t groups = sfi_attr_int(node, SF_ATTR_GROUPS), per_group = w->dims[1], in_group = x->dims[1] / groups;
+  double sum = 0;
+  for (int64_t kh = 0; kh < w->dims[2]; kh++) {
+    const int64_t h = oh + pad[0] - kh * dilation[0];
+    if (h < 0 || h % stride[0] || h / stride[0] >= x->dims[2]) continue;
+    for (int64_t kw = 0; kw < w->dims[3]; kw++) {
+      const int64_t v = ow + pad[1] - kw * dilation[1];
+      if (v < 0 || v % stride[1] || v / stride[1] >= x->dims[3]) continue;
+      for (int64_t i = 0; i < in_group; i++) {
+        const int64_t c = m / per_group * in_group + i;
+        const double a = sfi_ref_load(x, ((n * x->dims[1] + c) * x->dims[2] + h / stride[0]) * x->dims[3] + v / stride[1]);
+        const double b = sfi_ref_load(w, ((c * per_group + m % per_group) * w->dims[2] + kh) * w->dims[3] + kw);
+        const bool absent = (call->static_mask & 1 && a == 0) || (call->static_mask & 2 && b == 0);
+        if (!absent) sum += a * b;
+      }
+    }
+  }
+  return sum;
+}
+
+void sfi_ref_conv_transpose(const sfi_ref_call *call) {
+  const sf_tensor *out = call->output;
+  int64_t n = sfi_ref_numel(out);
+  for (int64_t i = 0; i < n; i++) {
+    const int64_t ow = i % out->dims[3], oh = i / out->dims[3] % out->dims[2], m = i / out->dims[3] / out->dims[2] % out->dims[1];
+    const double bias = call->node->n_inputs > 2 ? sfi_ref_load(&call->inputs[2], m) : 0;
+    sfi_ref_store(out, i, transposed_pixel(call, i / out->dims[3] / out->dims[2] / out->dims[1], m, oh, ow) + bias);
+  }
+}
+
 /* One window: the largest element (padding never wins, NaN does) or the mean. */
 static double pool_window(const sfi_ref_call *call, int64_t image, int64_t oh, int64_t ow) {
   const sf_tensor *x = &call->inputs[0];

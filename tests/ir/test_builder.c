@@ -520,6 +520,8 @@ static void build_everything(sf_graph *g) {
   SF_INIT(&same);
   same.pad[0] = same.pad[1] = same.pad[2] = same.pad[3] = 1;
   x = sf_conv2d(g, x, w, c, &same);
+  const sf_attr cut = {.id = SF_ATTR_PAD, .count = 4, .ints = (const int64_t[]){1, 1, 1, 1}};
+  x = sf_graph_op(g, SF_OP_CONV_TRANSPOSE, 3, (const sf_value[]){x, w, c}, 1, &cut);
   x = sf_graph_op(g, SF_OP_BATCH_NORM, 5, (const sf_value[]){x, c, c, c, c}, 0, NULL);
   for (int32_t op = 0; op < sfi_op_count(); op++) {
     const sfi_op_info *info = sfi_op_of((sf_op)op);

@@ -813,3 +813,53 @@ def append_cases():
 
 
 append_cases()
+
+
+def conv_transpose(x, w, bias=None, stride=(1, 1), pad=(0, 0, 0, 0), dilation=(1, 1), groups=1, output_pad=(0, 0), static=(1,)):
+    """Every element of x adds its multiple of w."""
+    x, w = wide(x, w)
+    n, c, h, wd = x.shape
+    per, kh, kw = w.shape[1:]
+    full = [(e - 1) * stride[i] + dilation[i] * (k - 1) + 1 + output_pad[i] for i, (e, k) in enumerate([(h, kh), (wd, kw)])]
+    out = np.zeros((n, per * groups, *full))
+    for q in range(c):
+        g = q // (c // groups)
+        for m in range(per):
+            for i in range(kh):
+                for j in range(kw):
+                    weight = w[q, m, i, j]
+                    rows = slice(i * dilation[0], i * dilation[0] + (h - 1) * stride[0] + 1, stride[0])
+                    columns = slice(j * dilation[1], j * dilation[1] + (wd - 1) * stride[1] + 1, stride[1])
+                    term = np.zeros_like(x[:, q]) if 1 in static and weight == 0 else weight * x[:, q]
+                    out[:, g * per + m, rows, columns] += term
+    out = out[:, :, pad[0] : full[0] - pad[2], pad[1] : full[1] - pad[3]]
+    return out if bias is None else out + wide(bias)[0].reshape(1, -1, 1, 1)
+
+
+def conv_transpose_cases():
+    o = Operation("conv_transpose")
+
+    def add(case, x, w, bias=None, static=(1, 2), symbolic=None, **attrs):
+        text = " ".join(f"{k}={v if isinstance(v, int) else '[' + ','.join(map(str, v)) + ']'}" for k, v in attrs.items())
+        operands = [x, w] + ([bias] if bias is not None else [])
+        o.case(case, operands, conv_transpose(x, w, bias, static=static, **attrs), text, [i for i in static if i < len(operands)], symbolic)
+
+    v = o.values
+    add("one_by_one", v(2, 5, 4, 3), v(5, 7, 1, 1, zeros=0.4), v(7))
+    add("doubled", v(1, 3, 4, 5), v(3, 4, 2, 2, zeros=0.4), v(4), stride=(2, 2))
+    add("overlapping", v(2, 3, 5, 4), v(3, 2, 3, 3), stride=(2, 2), pad=(1, 1, 1, 1), output_pad=(1, 1))
+    add("plain", v(1, 2, 5, 6), v(2, 3, 3, 3), pad=(1, 1, 1, 1))
+    add("gaps", v(1, 2, 3, 3), v(2, 2, 2, 2), v(2), stride=(3, 4))
+    add("dilated", v(1, 2, 4, 3), v(2, 3, 3, 2), stride=(2, 1), dilation=(3, 2), pad=(1, 0, 2, 1))
+    add("groups", v(1, 6, 4, 4), v(6, 2, 3, 3, zeros=0.4), v(6), groups=3, stride=(2, 2))
+    add("run_time_weight", v(1, 3, 4, 4), v(3, 2, 3, 3, zeros=0.3), static=(), stride=(2, 2))
+    add("run_time_bias", v(1, 3, 4, 4), v(3, 2, 3, 3), v(2), static=(1,), stride=(2, 2))
+    add("cut", v(1, 2, 4, 4), v(2, 2, 4, 4), stride=(2, 2), pad=(3, 3, 3, 3))
+    add("absent", v(1, 3, 5, 5, special=(NAN, INF, -INF)), v(3, 4, 3, 3, zeros=0.7), stride=(2, 2), pad=(1, 1, 0, 0))
+    add("bad_weight", v(1, 2, 4, 4), v(2, 3, 3, 3, special=(INF, NAN)), stride=(2, 2))
+    add("empty_batch", v(0, 2, 4, 4), v(2, 3, 2, 2))
+    add("symbolic", v(S, 2, 3, 4), v(2, 3, 2, 2, zeros=0.4), v(3), stride=(2, 2), symbolic={0: (0,)})
+    o.write()
+
+
+conv_transpose_cases()
