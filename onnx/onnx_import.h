@@ -49,10 +49,10 @@ typedef struct importer {
   int64_t opset;
   onnx_value *values; /* open addressing by name, a power of two of them */
   size_t slots;
-  const char *external_file; /* the last one that elements were read from */
-  uint64_t external_bytes;   /* read from it so far */
-  const char *symbol;        /* the model's name of the symbolic dimension; NULL: none yet */
-  sf_error first;            /* of all that was refused */
+  onnx_list external_files;               /* names of those that elements were read from, const char * */
+  uint64_t external_size, external_bytes; /* what they hold, and what was read of them so far */
+  const char *symbol;                     /* the model's name of the symbolic dimension; NULL: none yet */
+  sf_error first;                         /* of all that was refused */
   /* The node at work. */
   const onnx_node *node;
   const struct onnx_operator *operator;

@@ -145,6 +145,24 @@ static bool read_number(const char *text, int64_t *out) {
   return text[0] >= '0' && text[0] <= '9' && !*end && *out < INT64_MAX;
 }
 
+/* Tensors may share bytes of other files, but not so many of them that small files fill the memory: each file's size counts once. */
+static bool count_external(importer *im, const char *location, size_t size) {
+  onnx_list *files = &im->external_files;
+  for (size_t i = 0; i < files->count; i++) {
+    if (strcmp(ONNX_AT(*files, const char *, i), location) == 0) return true;
+  }
+  if (files->count == files->capacity) {
+    size_t capacity = files->capacity * 2 + 4;
+    const char **items = sfi_arena_alloc(&im->arena, capacity * sizeof *items);
+    if (!items) return false;
+    if (files->count) memcpy(items, files->items, files->count * sizeof *items);
+    *files = (onnx_list){items, files->count, capacity};
+  }
+  ONNX_AT(*files, const char *, files->count++) = location;
+  im->external_size += size;
+  return true;
+}
+
 /* The elements in another file, inside the model's folder: read into the importer's arena. */
 static bool read_external(importer *im, const onnx_tensor *tensor, int64_t bytes, onnx_bytes *out) {
   const char *location = NULL;
@@ -174,13 +192,11 @@ static bool read_external(importer *im, const onnx_tensor *tensor, int64_t bytes
   size_t size;
   if (sfi_input_open(im->folder, location, &im->diag, &fd, &size) != SF_OK) return false;
   uint8_t *data = NULL;
-  /* Tensors may share bytes, but not so many of them that a small file fills the memory. */
-  if (!im->external_file || strcmp(im->external_file, location) != 0) im->external_bytes = 0;
-  im->external_file = location;
-  im->external_bytes += (uint64_t)bytes;
-  if (im->external_bytes / EXTERNAL_TIMES > size) {
-    sfi_onnx_fail(im, SF_STATUS_MALFORMED_FILE, "tensor \"%s\": more than %d times what \"%s\" holds would be read", tensor->name,
-                  EXTERNAL_TIMES, location);
+  if (!count_external(im, location, size)) {
+    sfi_onnx_fail_memory(im);
+  } else if ((im->external_bytes += (uint64_t)bytes) / EXTERNAL_TIMES > im->external_size) {
+    sfi_onnx_fail(im, SF_STATUS_MALFORMED_FILE, "tensor \"%s\": more than %d times what the external files hold would be read",
+                  tensor->name, EXTERNAL_TIMES);
   } else if ((uint64_t)offset > size || (uint64_t)bytes > size - (uint64_t)offset) {
     sfi_onnx_fail(im, SF_STATUS_MALFORMED_FILE, "tensor \"%s\": its bytes leave the %zu of \"%s\"", tensor->name, size, location);
   } else if (!(data = sfi_arena_alloc(&im->arena, (size_t)bytes))) {

@@ -311,6 +311,21 @@ START_TEST(external_data_stays_in_the_folder) {
       refused(&m, folder, rows[i].status, rows[i].why);
   }
   refused(&m, NULL, SF_STATUS_NOT_FOUND, "a model in memory has no external data");
+  /* Six tensors of sixteen bytes each out of a file of twenty. */
+  bytes graph = {0}, set = {0}, out = {0}, y = port("y", 1, (int64_t[]){4}), x = port("x", 1, (int64_t[]){4});
+  message(&graph, 1, &add);
+  for (int i = 0; i < 6; i++) {
+    w = external("w.bin", "0", "16");
+    *(char *)memchr(w.data, 'w', w.size) = (char)('w' - i); /* its name comes first */
+    message(&graph, 5, &w);
+  }
+  message(&graph, 11, &x);
+  message(&graph, 12, &y);
+  number(&set, 2, 17);
+  number(&out, 1, 8);
+  message(&out, 7, &graph);
+  message(&out, 8, &set);
+  refused(&out, folder, SF_STATUS_MALFORMED_FILE, "more than 4 times what the external files hold");
   unlink(path);
   rmdir(folder);
 }
