@@ -1,7 +1,8 @@
 """A network against other engines, with different shares of zeros: what the commands of this folder have in common.
 
 A command makes the variants of its network (a function that gives a Variant for each), and race() measures them, prints a table and, last, one line of JSON;
-with --write both go to bench/results. The JSON: `model`, `note`, `commit`, `cpu`, `threads`, and `rows`, each with the variant's `name`,
+with --write both go to bench/results as
+they come. The JSON: `model`, `note`, `commit`, `cpu`, `threads`, and `rows`, each with the variant's `name`,
 `zeros` and `remark`, `engines` (median microseconds, spread, version, largest difference of its outputs from ours over their largest value, MB at
 most while it opened and ran first, milliseconds to the first result), `speedup` of ours over each engine, and of ours the cold and warm
 `start_ms` and the `bound`: the least time of its kernels on this machine (docs/profiling.md), and the time of each emitter's kernels.
@@ -145,8 +146,8 @@ def bound(kernels):
 def table(result):
     names = [n for n in result["rows"][0]["engines"]]
     lines = ["| variant | " + " | ".join(f"{n} ms" for n in names) + " | " + " | ".join(f"over {n}" for n in names[1:]) +
-             " | at the bound, ms | largest difference | start cold, warm, ms | peak MB |",
-             "|---" * (2 * len(names) + 4) + "|"]
+             " | at the bound, ms | largest difference | start cold, warm, ms | peak MB | commit |",
+             "|---" * (2 * len(names) + 5) + "|"]
     for row in result["rows"]:
         engines, own = row["engines"], row["engines"]["sparseflow"]
         ms = [f"{engines[n]['us'] / 1e3:.2f}" if "us" in engines[n] else "-" for n in names]
@@ -154,7 +155,7 @@ def table(result):
         differences = [engines[n]["difference"] for n in names if "difference" in engines[n]]
         cells = [row["name"], *ms, *over, f"{row['bound']['bound_us'] / 1e3:.2f}" if row["bound"] else "-",
                  f"{max(differences):.1e}" if differences else "-",
-                 f"{row['start_ms']['cold']:.0f}, {row['start_ms']['warm']:.0f}" if row["start_ms"] else "-", f"{own.get('peak_mb', 0):.0f}"]
+                 f"{row['start_ms']['cold']:.0f}, {row['start_ms']['warm']:.0f}" if row["start_ms"] else "-", f"{own.get('peak_mb', 0):.0f}", row["commit"]]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -162,9 +163,13 @@ def table(result):
 def write(result):
     slug = re.sub(r"[^a-z0-9]+", "-", result["cpu"].lower()).strip("-")
     base = ROOT / "bench" / "results" / f"{result['date']}-{slug}-{result['threads']}t-{result['model']}"
+    old = base.with_suffix(".json")
+    if old.exists():  # rows of this day that were not measured again stay
+        new = {row["name"] for row in result["rows"]}
+        result = dict(result, rows=[row for row in json.loads(old.read_text())["rows"] if row["name"] not in new] + result["rows"])
     base.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
     text = [f"# {result['model']}", "", result["note"], "",
-            f"{result['cpu']}, {result['threads']} threads, commit {result['commit']}; medians, engines in turns; made by "
+            f"{result['cpu']}, {result['threads']} threads; medians, engines in turns; made by "
             f"`tools/models/{result['model']} --write`. Versions: " +
             ", ".join(f"{n} {e.get('version', 'failed')}" for n, e in result["rows"][0]["engines"].items()) + ".", "", table(result), "",
             "Where our time goes, and the least time of the same kernels:", "",
@@ -204,7 +209,7 @@ def race(model, note, variants, options):
         job = dict(variant.job, graph=str(variant.graph), library=str(BUILD / "jit" / "libsparseflow.so"), threads=options.threads)
         with machine_for_us(options.lock):
             engines = measure.measure(job, names, options.seconds)
-            row = {"name": name, "zeros": variant.zeros, "remark": variant.remark, "engines": engines, "speedup": {}, "start_ms": None,
+            row = {"name": name, "commit": result["commit"], "zeros": variant.zeros, "remark": variant.remark, "engines": engines, "speedup": {}, "start_ms": None,
                    "bound": None}
             if "us" in engines["sparseflow"]:
                 row["start_ms"], row["bound"] = starts(job), bound(engines["sparseflow"].pop("profile"))
@@ -215,8 +220,8 @@ def race(model, note, variants, options):
             print(f"  outputs differ from {n}'s by {engines[n]['difference']:.2e}, more than {measure.TOLERANCE:.0e}", file=sys.stderr)
         failed = failed or bool(wrong) or "us" not in engines["sparseflow"]
         result["rows"].append(row)
+        if options.write and not failed:
+            write(result)
     print(table(result))
-    if options.write and not failed:
-        write(result)
     print(json.dumps(result))
     sys.exit(1 if failed else 0)
