@@ -33,8 +33,18 @@ void sfi_machine_name(char out[SFI_MACHINE_SIZE]) {
 
 /* ---- spreading ----------------------------------------------------------------------------------------------------- */
 
-static void idle(const sf_kernel_args *args, int64_t begin, int64_t end) {
-  (void)args, (void)begin, (void)end;
+enum { ROUND = 8, PIECES = 32, LINE = 16, VALUES = PIECES * LINE * 8 };
+
+/* Every tile reads all of operand 1, as a product does, and writes its part of operand 0. */
+static void exchange(const sf_kernel_args *args, int64_t begin, int64_t end) {
+  const float *x = args->buffers[1];
+  float *y = args->buffers[0];
+  const int64_t part = VALUES / PIECES;
+  for (int64_t t = begin; t < end; t++) {
+    float sum = 0;
+    for (int64_t i = 0; i < VALUES; i += LINE) sum += x[i];
+    for (int64_t i = 0; i < part; i++) y[t * part + i] = sum * 0.5f;
+  }
 }
 
 static int by_value(const void *a, const void *b) {
@@ -42,19 +52,39 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Of a kernel without work on the context's threads. The median: what a run meets, now and then a thread that has gone to sleep. */
-static double measure_spread(sf_context *context) {
+/* A median: what a run meets, now and then a thread that has gone to sleep. */
+static double time_round(sf_context *context, const sfi_launch *launches) {
   enum { RUNS = 101 };
   double us[RUNS];
-  static const sfi_kernel none = {.name = "none", .node = SF_NO_VALUE};
-  const sfi_launch launch = {.kernel = &none, .fn = idle, .tiles = context->threads, .chunks = context->threads};
   for (int i = 0; i < RUNS; i++) {
     const int64_t begin = sfi_now_ns();
-    sfi_execute(context, NULL, &launch, 1, 1, NULL);
+    sfi_execute(context, NULL, launches, ROUND, 1, NULL);
     us[i] = (double)(sfi_now_ns() - begin) * 1e-3;
   }
   qsort(us, RUNS, sizeof *us, by_value);
   return us[RUNS / 2];
+}
+
+/* What a kernel on the context's threads takes beyond its share of the work, in a chain in which each reads what all threads wrote just
+ * before: most of it is lines that move from core to core. */
+static double measure_spread(sf_context *context) {
+  static const sfi_kernel none = {.name = "none", .node = SF_NO_VALUE};
+  float *values = sfi_calloc(&context->allocator, 2 * VALUES, sizeof *values);
+  if (!values) return NAN;
+  void *operands[2][2] = {{values, values + VALUES}, {values + VALUES, values}};
+  sfi_launch launches[ROUND];
+  double us[2];
+  for (int spread = 0; spread < 2; spread++) {
+    for (int i = 0; i < ROUND; i++)
+      launches[i] = (sfi_launch){.kernel = &none,
+                                 .fn = exchange,
+                                 .operands = operands[i % 2],
+                                 .tiles = PIECES,
+                                 .chunks = spread ? (int32_t)sfi_min(PIECES, context->threads * 4) : 1};
+    us[spread] = time_round(context, launches) / ROUND;
+  }
+  sfi_free(&context->allocator, values, 2 * VALUES * sizeof *values);
+  return us[1] - us[0] / context->threads;
 }
 
 /* ---- the record ---------------------------------------------------------------------------------------------------- */
@@ -120,7 +150,7 @@ void sfi_calibrate(sf_context *context) {
   if (!backend) return;
   char machine[SFI_MACHINE_SIZE], key[SFI_MACHINE_SIZE + 128];
   sfi_machine_name(machine);
-  const int length = snprintf(key, sizeof key, "rates 1 of %s\n%s%d threads of %s", machine,
+  const int length = snprintf(key, sizeof key, "rates 2 of %s\n%s%d threads of %s", machine,
                               context->parallel_for ? "the host's " : "", context->threads, context->target.name);
   const sfi_cache_key cache_key = {SFI_ENTRY_RATES, key, (size_t)length, "", "", sf_version()};
   sfi_cache *cache = context->jit->cache;
