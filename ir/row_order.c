@@ -6,8 +6,9 @@ bool sfi_order_rows(const sfi_digest *digest, int64_t rows, const sf_allocator *
   size_t slots = 1;
   while (slots < (size_t)rows * 2) slots *= 2;
   size_t bytes = (slots + 2 * (size_t)rows) * sizeof(uint32_t);
-  uint32_t *head = sfi_alloc(allocator, bytes), *next = head + slots, *last = next + rows, n = 0;
+  uint32_t *head = sfi_alloc(allocator, bytes), n = 0;
   if (!head) return false;
+  uint32_t *next = head + slots, *last = next + rows;
   memset(head, 0, slots * sizeof *head); /* row + 1; 0: free */
   for (uint32_t r = 0; r < rows; r++) {
     size_t slot;

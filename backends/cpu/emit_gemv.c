@@ -9,7 +9,7 @@
 
 /* Vectors of rows in a panel: each broadcast of x serves as many. */
 static int32_t row_vectors(const sfi_target *target, int64_t columns) {
-  return columns > 1 && columns * 2 <= target->registers - 4 ? 2 : 1;
+  return columns > 1 && columns <= (target->registers - 4) / 2 ? 2 : 1;
 }
 
 /* Sums of one element of the tile, over k in turn, to cover the latency of the multiply-add. */
