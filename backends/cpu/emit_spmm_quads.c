@@ -22,14 +22,14 @@ sfi_refusal sfi_quads_accept(sfi_kernel *k, const sfi_plan *plan) {
 }
 
 /* Measured on Zen 5, see bench/NOTES.md. Sharing is estimated as if nonzeros were independent: columns that two or three of four rows have
- * give one pair, those of all four give two. */
+ * give one pair, those of all four give two. Rows that differ leave a ragged step or so to each visit. */
 double sfi_quads_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   const sfi_facts *f = k->contract.facts;
   double d = sfi_density(f), e = 1 - d, v = k->tile.vectors;
   double pairs = 6 * d * d * e * e + 4 * d * d * d * e + 2 * d * d * d * d, share = d > 0 ? pairs / (2 * d) : 0;
   double steps = (double)f->nonzeros / SFI_QUAD,
          visits = (double)sfi_quads_blocks(k, plan->target) * (double)k->contract.rows / SFI_QUAD;
-  double cycles = steps * v * (share * 1.95 + (1 - share) * 2.5) + visits * (v * 5 + 28);
+  double cycles = steps * v * (share * 1.95 + (1 - share) * 2.5) + visits * (v * (f->row_max > f->row_min ? 8 : 5) + 28);
   return sfi_cycles_us(plan->target, sfi_total_columns(k, plan->target, symbol) / (plan->target->lanes * v) * cycles);
 }
 
