@@ -226,7 +226,7 @@ static void put_prelu(exporter *x, const sfi_node *node, const char *out) {
 }
 
 static void put_window(exporter *x, const sfi_node *node, const char *op, const char *const *operands, size_t n, const char *out) {
-  onnx_attribute attributes[5];
+  onnx_attribute attributes[6];
   size_t count = 0;
   uint32_t has = sfi_op_of(node->op)->attrs;
 #define HAS(id) (has & UINT32_C(1) << SF_ATTR_##id)
@@ -236,6 +236,7 @@ static void put_window(exporter *x, const sfi_node *node, const char *op, const 
   if (HAS(DILATION)) attributes[count++] = ints_attr("dilations", sfi_attr_of(node, SF_ATTR_DILATION));
   if (HAS(GROUPS)) attributes[count++] = int_attr("group", sfi_attr_int(node, SF_ATTR_GROUPS));
   if (HAS(COUNT_INCLUDE_PAD)) attributes[count++] = int_attr("count_include_pad", sfi_attr_int(node, SF_ATTR_COUNT_INCLUDE_PAD));
+  if (HAS(OUTPUT_PAD)) attributes[count++] = ints_attr("output_padding", sfi_attr_of(node, SF_ATTR_OUTPUT_PAD));
 #undef HAS
   put(x, op, operands, n, attributes, count, out);
 }
@@ -298,6 +299,9 @@ static sf_status put_operation(exporter *x, const sfi_node *node, const char *ou
     break;
   case SF_OP_CONV2D:
     put_window(x, node, "Conv", operands, n, out);
+    break;
+  case SF_OP_CONV_TRANSPOSE:
+    put_window(x, node, "ConvTranspose", operands, n, out);
     break;
   case SF_OP_MAX_POOL:
     put_window(x, node, "MaxPool", operands, n, out);

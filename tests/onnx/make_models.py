@@ -488,6 +488,21 @@ def conv(m, op):
     return m.out(m.op(op, x_of(m, 2, 4, *extents), m.known(weight) if m.rng.integers(4) else m.input(weight), *bias, **attributes))
 
 
+@case("ConvTranspose")
+def conv_transpose(m, op):
+    space = int(m.rng.integers(1, 3))
+    kernel = [int(k) for k in m.rng.integers(1, 4, space)]
+    groups = int(m.rng.choice([1, 2]))
+    strides = [int(s) for s in m.rng.integers(1, 4, space)]
+    attributes = {"strides": strides, "group": groups, "kernel_shape": kernel}
+    if m.rng.integers(2):
+        attributes["pads"] = [int(m.rng.integers(0, (kernel[i % space] + 1) // 2)) for i in range(2 * space)]
+    if m.rng.integers(2):
+        attributes["output_padding"] = [int(m.rng.integers(0, s)) for s in strides]
+    bias = [m.known(m.values(3 * groups))] if m.rng.integers(2) else []
+    return m.out(m.op(op, x_of(m, 2, 4, *[int(e) for e in m.rng.integers(3, 6, space)]), m.known(m.values(4, 3, *kernel)), *bias, **attributes))
+
+
 @case("MaxPool", "AveragePool")
 def pool(m, op):
     space = int(m.rng.integers(1, 3))
