@@ -92,9 +92,9 @@ double sfi_counted_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbo
   double blocks = (double)sfi_counted_blocks(k, plan->target), depth = (double)sfi_counted_depth(k, plan->target);
   double step = 0.27 + 0.53 * v * sfi_slots_a_load(k) - 0.03 * v * density * density;
   step += far_cycles(v) * far(plan->target, depth * (double)bytes_per_k(k, plan->target));
-  if (v == 1) step += 0.15; /* of one vector, the arithmetic of positions and values binds */
   double visits = rows * blocks < nonzeros + 2 * rows ? rows * blocks : nonzeros + 2 * rows;
   double cycles = nonzeros * step + (visits - rows / 2) * visit_cycles(v); /* the first visit loads no sums */
+  if (v == 1) cycles += nonzeros * 0.15 + visits * 3; /* of one vector, the arithmetic of positions and values binds */
   return sfi_cycles_us(plan->target, sfi_total_columns(k, plan->target, symbol) / (plan->target->lanes * v) * cycles);
 }
 

@@ -23,15 +23,16 @@
 
 enum { STARTS, RECORDS, POSITIONS, VALUES, SECTIONS };
 enum { GROUP = 8, PAIRS = GROUP / 2, QUAD = 4, START_WORDS = 4, RECORD_WORDS = GROUP + 2, SHARED = GROUP, FURTHER = GROUP + 1 };
-enum { L1_SHARE = 40960, FEWEST_SHARED = 6, WORD = 64 };
+enum { X_SHARE = 65532, FEWEST_SHARED = 6, WORD = 64 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------------------ */
 
-/* Columns of W in a K block: whole words of a bit set, few enough for L1 and for positions of 16 bits; 0 where there are none. Rows of X
- * that are further apart than a register tile is wide fall into few sets of the cache: their distance counts. */
+/* Columns of W in a K block: whole words of a bit set, as many as positions of 16 bits reach; 0 where there are none. Their rows of X fill
+ * L1 and a little more: that costs less than further blocks, whose sums come back. Rows of X that are further apart than a register tile
+ * is wide fall into few sets of the cache: their distance counts. */
 static int64_t block_depth(const sfi_kernel *k) {
   int64_t bytes = sfi_max(4, k->operand[1].stride[1].c[0] * 4), all = sfi_max(1, k->contract.depth.c[0]);
-  int64_t most = L1_SHARE / bytes / WORD * WORD;
+  int64_t most = X_SHARE / bytes / WORD * WORD;
   if (most == 0) return 0;
   return sfi_round_up(sfi_ceil_div(all, sfi_ceil_div(all, most)), WORD);
 }
@@ -142,7 +143,7 @@ static void pack_group(packer *p, const int32_t row[GROUP], int64_t begin, int64
   const sfi_kernel *k = p->k;
   int64_t overlap[GROUP][GROUP], most = 0, stride = k->operand[1].stride[1].c[0] * 4;
   int all[GROUP] = {0, 1, 2, 3, 4, 5, 6, 7}, paired[GROUP];
-  uint64_t left[GROUP][L1_SHARE / 4 / WORD], common[PAIRS][L1_SHARE / 4 / WORD];
+  uint64_t left[GROUP][X_SHARE / 4 / WORD], common[PAIRS][X_SHARE / 4 / WORD];
   for (int a = 0; a < GROUP; a++)
     for (int b = 0; b < GROUP; b++) {
       const uint64_t *x = p->bits + row[a] * p->words + begin / WORD, *y = p->bits + row[b] * p->words + begin / WORD;
@@ -275,7 +276,8 @@ static void steps(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x, L
   LLVMValueRef carried[GROUP + 2] = {at->quad, at->value}, next[GROUP + 2], value[GROUP], xv[GROUP];
   memcpy(carried + 2, sum, GROUP * sizeof *sum);
   sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), count, sfi_i64(e, 1), carried, GROUP + 2);
+  /* Counts up to zero: a limit would be a register more than there are, and a load a step. */
+  sfi_loop_begin(e, &loop, LLVMBuildNSWSub(b, sfi_i64(e, 0), count, ""), sfi_i64(e, 0), sfi_i64(e, 1), carried, GROUP + 2);
   int loads = shared ? PAIRS : GROUP;
   for (int q = 0; q < loads / QUAD; q++) {
     LLVMValueRef quad = sfi_load_scalar(e, e->i64, loop.carried[0], sfi_i64(e, q));
