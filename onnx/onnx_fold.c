@@ -180,7 +180,7 @@ static bool is_real(const onnx_value *v) {
 /* One element of the result; `where` has three operands, all others at most two. */
 static bool fold_element(importer *im, int64_t kind, const int64_t *at, bool reals, number *out) {
   number x[3] = {{0}};
-  for (int32_t k = 0; k < im->n_in; k++) x[k] = element(im->in[k], at[k]);
+  for (int32_t k = 0; k < im->n_in && k < 3; k++) x[k] = element(im->in[k], at[k]);
   if (kind == SF_OP_WHERE) {
     if (!sfi_is_const(x[0].whole)) return false;
     *out = x[0].whole.c[0] ? x[1] : x[2];
