@@ -319,7 +319,7 @@ START_TEST(emit_stages) {
     snprintf(before, sizeof before, "; before %s", passes[i]);
     snprintf(after, sizeof after, "; after %s", passes[i]);
     ck_assert_int_eq(sf_emit(context, graph, NULL, SF_STAGE_GRAPH, NULL, passes[i], to_text, &text), SF_OK);
-    if (backend || (i != 7 && i != 8)) {
+    if (backend || (strcmp(passes[i], "fuse") != 0 && strcmp(passes[i], "choose") != 0)) {
       ck_assert_ptr_nonnull(strstr(text.data, before));
       ck_assert_ptr_nonnull(strstr(text.data, after));
     }

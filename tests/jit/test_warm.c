@@ -172,8 +172,8 @@ START_TEST(damaged_entries) {
   make_cache_folder(folder);
   outcome cold = start(folder, _i, 0, SF_ISA_NATIVE);
   int entries = damage(folder);
-  ck_assert_int_eq(entries > 0, builds_code());
-  outcome again = start(folder, _i, 0, SF_ISA_NATIVE); /* which checks the answer */
+  ck_assert_int_eq(entries > 0, builds_code() || cold.stats.weights_scanned > 0); /* facts are kept too */
+  outcome again = start(folder, _i, 0, SF_ISA_NATIVE);                            /* which checks the answer */
   ck_assert_int_eq(again.status, SF_OK);
   ck_assert_int_eq(again.stats.compiled, cold.stats.compiled);
   ck_assert_int_eq(again.stats.weights_packed, cold.stats.weights_packed);
