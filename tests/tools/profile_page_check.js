@@ -41,17 +41,17 @@ try {
   });
 
   // The timeline: the chunks of the typical run, as wide as they are long. Several runs may have taken as long: one of them is drawn.
-  const rects = [...document.querySelectorAll("#timeline rect.span")], chunksOf = run => chunks.filter(e => e.args.run === run);
-  const scaleOf = of => {
-    const longest = of.indexOf(of.reduce((a, b) => a.dur > b.dur ? a : b));
-    return rects[longest].getAttribute("width") / of[longest].dur;
-  };
-  const asWide = (of, i) => near(rects[i].getAttribute("width"), of[i].dur * scaleOf(of), .51);
+  // Chunks of one kernel stand in any order, as several threads have them: they are compared by length.
+  const width = rect => +rect.getAttribute("width"), kernelOf = rect => +rect.dataset.kernel;
+  const rects = [...document.querySelectorAll("#timeline rect.span")].sort((a, b) => kernelOf(a) - kernelOf(b) || width(a) - width(b));
+  const chunksOf = run => chunks.filter(e => e.args.run === run).sort((a, b) => a.args.kernel - b.args.kernel || a.dur - b.dur);
+  const scaleOf = of => Math.max(...rects.map(width)) / Math.max(...of.map(e => e.dur));
+  const asWide = (of, i) => near(width(rects[i]), of[i].dur * scaleOf(of), .51);
   const typical = runs.filter(e => near(e.dur, page.profile.run_us, .002)).map(e => chunksOf(e.args.run));
   const of = typical.find(of => of.length === rects.length && of.every((e, i) => asWide(of, i))) || typical[0];
   check(rects.length === of.length, "rectangles", rects.length, "chunks", of.length);
   of.forEach((e, i) => {
-    check(+rects[i].dataset.kernel === e.args.kernel, "rectangle", i, "is of kernel", rects[i].dataset.kernel);
+    check(kernelOf(rects[i]) === e.args.kernel, "rectangle", i, "is of kernel", kernelOf(rects[i]));
     check(asWide(of, i), "width of rectangle", i);
     check(rects[i].getBoundingClientRect().width > 0, "rectangle", i, "is not on the screen");
   });
