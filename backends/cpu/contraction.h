@@ -40,6 +40,16 @@ void sfi_write_positions(const sfi_kernel *kernel, uint8_t *blob);
 LLVMValueRef sfi_x_row_at(sfi_emission *e, LLVMValueRef x, LLVMValueRef stored_position);
 LLVMValueRef sfi_x_row(sfi_emission *e, LLVMValueRef x, LLVMValueRef k);
 
+/* Entry `index` of the int64 header of the packed W; the section that begins at that many bytes. */
+LLVMValueRef sfi_packed_header(sfi_emission *e, int index);
+LLVMValueRef sfi_packed_section(sfi_emission *e, int index);
+/* base[index], uint32, as i64. */
+LLVMValueRef sfi_load_u32(sfi_emission *e, LLVMValueRef base, LLVMValueRef index);
+
+/* One k of a dense tile of `rows` rows: next = sums + weights[offset[r]] * the row of X at `x_row`. exact: zeros of W are skipped. */
+void sfi_dense_step(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x_row, LLVMValueRef weights,
+                    const LLVMValueRef *offset, int32_t rows, bool exact, const LLVMValueRef *sums, LLVMValueRef *next);
+
 /* acc[r * vectors + v] of rows row + r, r < count, through the epilogue into the output; rows at or past row_count are skipped. */
 void sfi_store_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row, int32_t count, const LLVMValueRef *acc);
 

@@ -87,6 +87,18 @@ LLVMValueRef sfi_x_row(sfi_emission *e, LLVMValueRef x, LLVMValueRef k) {
   return sfi_at(e, e->f32, x, stored);
 }
 
+LLVMValueRef sfi_packed_header(sfi_emission *e, int index) {
+  return sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index));
+}
+
+LLVMValueRef sfi_packed_section(sfi_emission *e, int index) {
+  return sfi_at(e, e->i8, e->base[2], sfi_packed_header(e, index));
+}
+
+LLVMValueRef sfi_load_u32(sfi_emission *e, LLVMValueRef base, LLVMValueRef index) {
+  return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, index), e->i64, "");
+}
+
 float sfi_weight_at(const sfi_contract *c, int64_t r, int64_t k) {
   const sfi_matrix *w = &c->matrix;
   if (c->groups > 1) {
@@ -204,6 +216,22 @@ void sfi_store_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMVa
 void sfi_keep_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count,
                       const LLVMValueRef *acc) {
   store_rows(e, columns, row, count, acc, false);
+}
+
+void sfi_dense_step(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x_row, LLVMValueRef weights,
+                    const LLVMValueRef *offset, int32_t rows, bool exact, const LLVMValueRef *sums, LLVMValueRef *next) {
+  int32_t vectors = columns->vectors;
+  LLVMValueRef x[SFI_VECTORS_MAX];
+  for (int32_t v = 0; v < vectors; v++)
+    x[v] = sfi_load_vector(e, sfi_at(e, e->f32, x_row, sfi_i64(e, (int64_t)v * e->lanes)), columns->load_mask[v]);
+  for (int32_t r = 0; r < rows; r++) {
+    LLVMValueRef scalar = sfi_load_scalar(e, e->f32, weights, offset[r]), value = sfi_splat(e, scalar);
+    LLVMValueRef present = exact ? LLVMBuildFCmp(e->builder, LLVMRealUNE, scalar, sfi_f32(e, 0), "") : NULL;
+    for (int32_t v = 0; v < vectors; v++) {
+      LLVMValueRef before = sums[r * vectors + v], sum = sfi_fma(e, value, x[v], before);
+      next[r * vectors + v] = exact ? LLVMBuildSelect(e->builder, present, sum, before, "") : sum;
+    }
+  }
 }
 
 void sfi_store_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row, int32_t count, const LLVMValueRef *acc) {

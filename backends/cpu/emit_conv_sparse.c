@@ -239,17 +239,10 @@ typedef struct strip {
   LLVMValueRef t, first_row; /* of the tile's rows in each fold */
 } strip;
 
-static LLVMValueRef section(sfi_emission *e, int index) {
-  return sfi_at(e, e->i8, e->base[2], sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index)));
-}
-static LLVMValueRef load_u32(sfi_emission *e, LLVMValueRef base, int64_t index) {
-  return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, sfi_i64(e, index)), e->i64, "");
-}
-
 /* acc += the nonzero at `at`. */
 static void step(sfi_emission *e, const strip *tile, LLVMValueRef at, const LLVMValueRef *acc, LLVMValueRef *out) {
   /* Hidden: else the addition goes into all loads, whose indexed addresses cost an operation each. */
-  LLVMValueRef row = sfi_opaque(e, sfi_at(e, e->f32, tile->x, load_u32(e, at, 0)));
+  LLVMValueRef row = sfi_opaque(e, sfi_at(e, e->f32, tile->x, sfi_load_u32(e, at, sfi_i64(e, 0))));
   LLVMValueRef w = sfi_splat(e, sfi_load_scalar(e, e->f32, at, sfi_i64(e, 1)));
   for (int32_t v = 0; v < tile->vectors; v++) {
     LLVMValueRef x = sfi_load_vector(e, sfi_at(e, e->f32, row, sfi_i64(e, (int64_t)v * e->lanes)), NULL);
@@ -368,16 +361,17 @@ static void finish(sfi_emission *e, const strip *tile, LLVMValueRef row, LLVMVal
 /* The records of one K block of one row block. */
 static void block_rows(sfi_emission *e, const strip *tile, LLVMValueRef start) {
   const int64_t words = 1 + tile->g.groups;
-  LLVMValueRef cursor[2] = {sfi_at(e, e->i32, section(e, RECORDS), sfi_muli(e, load_u32(e, start, 0), sfi_i64(e, words))),
-                            sfi_at(e, e->i64, section(e, NONZEROS), load_u32(e, start, 2))};
+  LLVMValueRef cursor[2] = {
+      sfi_at(e, e->i32, sfi_packed_section(e, RECORDS), sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 0)), sfi_i64(e, words))),
+      sfi_at(e, e->i64, sfi_packed_section(e, NONZEROS), sfi_load_u32(e, start, sfi_i64(e, 2)))};
   LLVMValueRef acc[SFI_CARRIED_MAX], zero = LLVMConstNull(e->vec);
   sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), load_u32(e, start, 1), sfi_i64(e, 1), cursor, 2);
-  LLVMValueRef record = loop.carried[0], nonzero = loop.carried[1], head = load_u32(e, record, 0);
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_load_u32(e, start, sfi_i64(e, 1)), sfi_i64(e, 1), cursor, 2);
+  LLVMValueRef record = loop.carried[0], nonzero = loop.carried[1], head = sfi_load_u32(e, record, sfi_i64(e, 0));
   for (int32_t v = 0; v < tile->vectors; v++) acc[v] = zero;
   for (int32_t i = 0; i < tile->g.groups; i++) {
     if (i) shift_left(e, tile, tile->g.shift[i - 1] - tile->g.shift[i], acc);
-    group_sum(e, tile, load_u32(e, record, 1 + i), &nonzero, acc);
+    group_sum(e, tile, sfi_load_u32(e, record, sfi_i64(e, 1 + i)), &nonzero, acc);
   }
   if (tile->g.groups && tile->g.shift[tile->g.groups - 1]) shift_left(e, tile, tile->g.shift[tile->g.groups - 1], acc);
   finish(e, tile, LLVMBuildLShr(e->builder, head, sfi_i64(e, 2), ""), head, acc);
@@ -409,7 +403,7 @@ sf_status sfi_conv_sparse_emit(sfi_emission *e, const sfi_kernel *k, const sfi_p
   sfi_loop_begin(e, &block, zero, blocks, one, NULL, 0);
   sfi_loop_begin(e, &rows, begin, end, one, NULL, 0);
   LLVMValueRef start = sfi_addi(e, sfi_muli(e, rows.index, blocks), block.index);
-  block_rows(e, &tile, sfi_at(e, e->i32, section(e, STARTS), sfi_muli(e, start, sfi_i64(e, START_WORDS))));
+  block_rows(e, &tile, sfi_at(e, e->i32, sfi_packed_section(e, STARTS), sfi_muli(e, start, sfi_i64(e, START_WORDS))));
   sfi_loop_end(e, &rows, NULL);
   sfi_loop_end(e, &block, NULL);
   sfi_loop_end(e, &piece, NULL);

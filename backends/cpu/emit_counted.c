@@ -100,16 +100,6 @@ double sfi_counted_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbo
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
 
-static LLVMValueRef header(sfi_emission *e, int index) {
-  return sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index));
-}
-static LLVMValueRef section(sfi_emission *e, int index) {
-  return sfi_at(e, e->i8, e->base[2], header(e, index));
-}
-static LLVMValueRef load_u32(sfi_emission *e, LLVMValueRef base, int64_t index) {
-  return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, sfi_i64(e, index)), e->i64, "");
-}
-
 /* The kernel's code under construction: how a group is made, and where it reads. */
 typedef struct group {
   sfi_emission *e;
@@ -230,15 +220,17 @@ static void block_rows(group *g, LLVMValueRef start, LLVMValueRef first, LLVMVal
   int32_t vectors = g->columns->vectors, sums = g->rows * vectors;
   LLVMValueRef record_words = sfi_i64(e, g->rows + 2), zero[16], raw[16], stored[16];
   for (int32_t i = 0; i < sums; i++) zero[i] = LLVMConstNull(e->vec);
-  LLVMValueRef records = sfi_at(e, e->i32, section(e, SFI_COUNTED_RECORDS), sfi_muli(e, load_u32(e, start, 0), record_words));
-  LLVMValueRef cursor[] = {sfi_at(e, e->i64, section(e, SFI_COUNTED_POSITIONS), load_u32(e, start, 2)),
-                           sfi_at(e, e->f32, section(e, SFI_COUNTED_VALUES), sfi_muli(e, load_u32(e, start, 3), sfi_i64(e, FOUR)))};
+  LLVMValueRef records = sfi_at(e, e->i32, sfi_packed_section(e, SFI_COUNTED_RECORDS),
+                                sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 0)), record_words));
+  LLVMValueRef cursor[] = {sfi_at(e, e->i64, sfi_packed_section(e, SFI_COUNTED_POSITIONS), sfi_load_u32(e, start, sfi_i64(e, 2))),
+                           sfi_at(e, e->f32, sfi_packed_section(e, SFI_COUNTED_VALUES),
+                                  sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 3)), sfi_i64(e, FOUR)))};
   sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), load_u32(e, start, 1), sfi_i64(e, 1), cursor, 2);
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_load_u32(e, start, sfi_i64(e, 1)), sfi_i64(e, 1), cursor, 2);
   LLVMValueRef record = sfi_at(e, e->i32, records, sfi_muli(e, loop.index, record_words));
   sfi_point point[16];
   for (int32_t i = 0; i < sums; i++) {
-    if (i % vectors == 0) raw[i] = load_u32(e, record, i / vectors);
+    if (i % vectors == 0) raw[i] = sfi_load_u32(e, record, sfi_i64(e, i / vectors));
     point[i] = g->columns->point[i % vectors];
     point[i].index[1] = raw[i - i % vectors];
   }
@@ -248,8 +240,9 @@ static void block_rows(group *g, LLVMValueRef start, LLVMValueRef first, LLVMVal
   for (int32_t i = 0; i < sums; i++) raw[i] = sfi_operand_load(e, 0, &point[i]);
   sfi_if_end(e, &resume, raw, zero, &f.v[SUMS], (unsigned)sums);
 
-  fours(g, &f, load_u32(e, record, g->rows), 2);
-  LLVMValueRef single = load_u32(e, record, g->rows + 1), rest = LLVMBuildAnd(e->builder, single, sfi_i64(e, FOUR - 1), "");
+  fours(g, &f, sfi_load_u32(e, record, sfi_i64(e, g->rows)), 2);
+  LLVMValueRef single = sfi_load_u32(e, record, sfi_i64(e, g->rows + 1)),
+               rest = LLVMBuildAnd(e->builder, single, sfi_i64(e, FOUR - 1), "");
   flow before = f;
   sfi_if partial;
   sfi_if_begin(e, &partial, LLVMBuildICmp(e->builder, LLVMIntNE, rest, sfi_i64(e, 0), ""));
@@ -268,8 +261,8 @@ static void block_rows(group *g, LLVMValueRef start, LLVMValueRef first, LLVMVal
 static void counted_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end) {
   (void)row_end;
   const sfi_kernel *k = e->kernel;
-  LLVMValueRef blocks = header(e, SFI_COUNTED_BLOCKS), depth = header(e, SFI_COUNTED_DEPTH);
-  LLVMValueRef starts = section(e, SFI_COUNTED_STARTS), last = sfi_addi(e, blocks, sfi_i64(e, -1));
+  LLVMValueRef blocks = sfi_packed_header(e, SFI_COUNTED_BLOCKS), depth = sfi_packed_header(e, SFI_COUNTED_DEPTH);
+  LLVMValueRef starts = sfi_packed_section(e, SFI_COUNTED_STARTS), last = sfi_addi(e, blocks, sfi_i64(e, -1));
   LLVMValueRef first_start = sfi_muli(e, LLVMBuildUDiv(e->builder, row_begin, sfi_i64(e, k->tile.row_block), ""), blocks);
   sfi_loop loop;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), blocks, sfi_i64(e, 1), NULL, 0);

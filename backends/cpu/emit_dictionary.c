@@ -102,13 +102,6 @@ sf_status sfi_dictionary_pack(const sfi_kernel *k, const sfi_plan *plan, const s
   return SF_OK;
 }
 
-static LLVMValueRef section(sfi_emission *e, int index) {
-  return sfi_at(e, e->i8, e->base[2], sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index)));
-}
-static LLVMValueRef load_u32(sfi_emission *e, LLVMValueRef base, LLVMValueRef index) {
-  return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, index), e->i64, "");
-}
-
 /* The loop of one pattern: position and value are carried addresses; acc of the pattern's rows is carried too. */
 static void pattern_loop(sfi_emission *e, const sfi_columns *columns, int pattern, LLVMValueRef count, LLVMValueRef *position,
                          LLVMValueRef *value, LLVMValueRef *acc) {
@@ -119,7 +112,7 @@ static void pattern_loop(sfi_emission *e, const sfi_columns *columns, int patter
     for (int32_t v = 0; pattern >> r & 1 && v < vectors; v++) carried[n++] = acc[r * vectors + v];
   sfi_loop loop;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), count, sfi_i64(e, 1), carried, (unsigned)n);
-  LLVMValueRef row = sfi_x_row_at(e, columns->x, load_u32(e, loop.carried[0], sfi_i64(e, 0)));
+  LLVMValueRef row = sfi_x_row_at(e, columns->x, sfi_load_u32(e, loop.carried[0], sfi_i64(e, 0)));
   for (int32_t v = 0; v < vectors; v++)
     x[v] = sfi_load_vector(e, sfi_at(e, e->f32, row, sfi_i64(e, (int64_t)v * e->lanes)), columns->load_mask[v]);
   int32_t i = 2, loaded = 0;
@@ -138,17 +131,17 @@ static void pattern_loop(sfi_emission *e, const sfi_columns *columns, int patter
 }
 
 static void dictionary_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end) {
-  LLVMValueRef acc[MR * SFI_VECTORS_MAX], counts = section(e, COUNTS), starts = section(e, STARTS);
-  LLVMValueRef positions = section(e, POSITIONS), values = section(e, VALUES);
+  LLVMValueRef acc[MR * SFI_VECTORS_MAX], counts = sfi_packed_section(e, COUNTS), starts = sfi_packed_section(e, STARTS);
+  LLVMValueRef positions = sfi_packed_section(e, POSITIONS), values = sfi_packed_section(e, VALUES);
   sfi_loop loop;
   sfi_loop_begin(e, &loop, row_begin, row_end, sfi_i64(e, MR), NULL, 0);
   LLVMValueRef panel = LLVMBuildUDiv(e->builder, loop.index, sfi_i64(e, MR), ""), start = sfi_muli(e, panel, sfi_i64(e, 2));
-  LLVMValueRef position = sfi_at(e, e->i32, positions, load_u32(e, starts, start));
-  LLVMValueRef value = sfi_at(e, e->f32, values, load_u32(e, starts, sfi_addi(e, start, sfi_i64(e, 1))));
+  LLVMValueRef position = sfi_at(e, e->i32, positions, sfi_load_u32(e, starts, start));
+  LLVMValueRef value = sfi_at(e, e->f32, values, sfi_load_u32(e, starts, sfi_addi(e, start, sfi_i64(e, 1))));
   LLVMValueRef count = sfi_at(e, e->i32, counts, sfi_muli(e, panel, sfi_i64(e, PATTERNS)));
   for (int32_t i = 0; i < MR * columns->vectors; i++) acc[i] = LLVMConstNull(e->vec);
   for (int pattern = 1; pattern <= PATTERNS; pattern++)
-    pattern_loop(e, columns, pattern, load_u32(e, count, sfi_i64(e, pattern - 1)), &position, &value, acc);
+    pattern_loop(e, columns, pattern, sfi_load_u32(e, count, sfi_i64(e, pattern - 1)), &position, &value, acc);
   sfi_store_rows(e, columns, loop.index, MR, acc);
   sfi_loop_end(e, &loop, NULL);
 }

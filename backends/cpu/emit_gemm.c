@@ -52,8 +52,8 @@ sf_status sfi_gemm_dense_pack(const sfi_kernel *k, const sfi_plan *plan, const s
  * r_index[r]. exact: zeros of W are skipped. */
 static void accumulate(sfi_emission *e, const sfi_columns *columns, LLVMValueRef w, LLVMValueRef k_stride,
                        const LLVMValueRef *r_index, int32_t rows, bool exact, LLVMValueRef *acc) {
-  int32_t vectors = columns->vectors, count = rows * vectors;
-  LLVMValueRef next[SFI_ACCUMULATORS_MAX], x[SFI_VECTORS_MAX];
+  int32_t count = rows * columns->vectors;
+  LLVMValueRef next[SFI_ACCUMULATORS_MAX];
   for (int32_t i = 0; i < count; i++) acc[i] = LLVMConstNull(e->vec);
   sfi_loop loop;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_poly_value(e, e->kernel->contract.depth), sfi_i64(e, 1), acc, (unsigned)count);
@@ -61,17 +61,8 @@ static void accumulate(sfi_emission *e, const sfi_columns *columns, LLVMValueRef
       e->kernel->anchor == SFI_ANCHOR_CONTRACT
           ? sfi_x_row(e, columns->x, loop.index)
           : sfi_at(e, e->f32, columns->x, sfi_muli(e, loop.index, sfi_poly_value(e, e->kernel->operand[1].stride[1])));
-  for (int32_t v = 0; v < vectors; v++)
-    x[v] = sfi_load_vector(e, sfi_at(e, e->f32, row, sfi_i64(e, (int64_t)v * e->lanes)), columns->load_mask[v]);
   LLVMValueRef wk = sfi_at(e, e->f32, w, sfi_muli(e, loop.index, k_stride));
-  for (int32_t r = 0; r < rows; r++) {
-    LLVMValueRef scalar = sfi_load_scalar(e, e->f32, wk, r_index[r]), value = sfi_splat(e, scalar);
-    LLVMValueRef present = exact ? LLVMBuildFCmp(e->builder, LLVMRealUNE, scalar, sfi_f32(e, 0), "") : NULL;
-    for (int32_t v = 0; v < vectors; v++) {
-      LLVMValueRef before = loop.carried[r * vectors + v], sum = sfi_fma(e, value, x[v], before);
-      next[r * vectors + v] = exact ? LLVMBuildSelect(e->builder, present, sum, before, "") : sum;
-    }
-  }
+  sfi_dense_step(e, columns, row, wk, r_index, rows, exact, loop.carried, next);
   sfi_loop_end(e, &loop, next);
   memcpy(acc, loop.carried, (size_t)count * sizeof *acc);
 }

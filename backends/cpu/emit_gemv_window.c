@@ -154,13 +154,6 @@ done:
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
 
-static LLVMValueRef section(sfi_emission *e, int index) {
-  return sfi_at(e, e->i8, e->base[2], sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index)));
-}
-static LLVMValueRef load_u32(sfi_emission *e, LLVMValueRef base, LLVMValueRef index) {
-  return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, index), e->i64, "");
-}
-
 typedef struct sections {
   LLVMValueRef windows, lanes, values;
 } sections;
@@ -203,9 +196,9 @@ static void panel_sums(sfi_emission *e, const sfi_few *few, const sections *s, L
 }
 
 static void window_panel(sfi_emission *e, const sfi_few *few, LLVMValueRef panel) {
-  sections s = {section(e, WINDOWS), section(e, LANES), section(e, VALUES)};
-  LLVMValueRef panels = section(e, PANELS), rows = section(e, ROWS), sum[SFI_FEW_MAX], exact[SFI_FEW_MAX];
-  LLVMValueRef first = load_u32(e, panels, panel), last = load_u32(e, panels, sfi_addi(e, panel, sfi_i64(e, 1)));
+  sections s = {sfi_packed_section(e, WINDOWS), sfi_packed_section(e, LANES), sfi_packed_section(e, VALUES)};
+  LLVMValueRef panels = sfi_packed_section(e, PANELS), rows = sfi_packed_section(e, ROWS), sum[SFI_FEW_MAX], exact[SFI_FEW_MAX];
+  LLVMValueRef first = sfi_load_u32(e, panels, panel), last = sfi_load_u32(e, panels, sfi_addi(e, panel, sfi_i64(e, 1)));
   panel_sums(e, few, &s, first, last, false, sum);
   sfi_if again;
   sfi_if_begin(e, &again, sfi_few_suspect(e, sum, few->n));

@@ -244,13 +244,6 @@ sf_status sfi_lockstep_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
 
-static LLVMValueRef section(sfi_emission *e, int index) {
-  return sfi_at(e, e->i8, e->base[2], sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index)));
-}
-static LLVMValueRef load_u32(sfi_emission *e, LLVMValueRef base, int64_t index) {
-  return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, sfi_i64(e, index)), e->i64, "");
-}
-
 /* Four values, each in all lanes of a vector of its own. */
 static void load_values(sfi_emission *e, LLVMValueRef pointer, LLVMValueRef value[QUAD]) {
   LLVMValueRef each[64], one[64], four = LLVMBuildLoad2(e->builder, LLVMVectorType(e->f32, QUAD), pointer, "");
@@ -304,17 +297,19 @@ static void block_groups(sfi_emission *e, const sfi_columns *columns, LLVMValueR
                          LLVMValueRef last) {
   const sfi_kernel *k = e->kernel;
   LLVMBuilderRef b = e->builder;
-  LLVMValueRef records = sfi_at(e, e->i32, section(e, RECORDS), sfi_muli(e, load_u32(e, start, 0), sfi_i64(e, RECORD_WORDS)));
-  LLVMValueRef begin[] = {sfi_at(e, e->i64, section(e, POSITIONS), load_u32(e, start, 2)),
-                          sfi_at(e, e->f32, section(e, VALUES), sfi_muli(e, load_u32(e, start, 3), sfi_i64(e, GROUP)))};
+  LLVMValueRef records = sfi_at(e, e->i32, sfi_packed_section(e, RECORDS),
+                                sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 0)), sfi_i64(e, RECORD_WORDS)));
+  LLVMValueRef begin[] = {
+      sfi_at(e, e->i64, sfi_packed_section(e, POSITIONS), sfi_load_u32(e, start, sfi_i64(e, 2))),
+      sfi_at(e, e->f32, sfi_packed_section(e, VALUES), sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 3)), sfi_i64(e, GROUP)))};
   sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), load_u32(e, start, 1), sfi_i64(e, 1), begin, 2);
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_load_u32(e, start, sfi_i64(e, 1)), sfi_i64(e, 1), begin, 2);
   LLVMValueRef record = sfi_at(e, e->i32, records, sfi_muli(e, loop.index, sfi_i64(e, RECORD_WORDS)));
   LLVMValueRef before[GROUP], sum[GROUP], exact[GROUP], raw[GROUP], zero[GROUP];
   sfi_point point[GROUP];
   for (int i = 0; i < GROUP; i++) {
     point[i] = columns->point[0];
-    point[i].index[1] = load_u32(e, record, i);
+    point[i].index[1] = sfi_load_u32(e, record, sfi_i64(e, i));
     zero[i] = LLVMConstNull(e->vec);
   }
   sfi_if resume;
@@ -322,7 +317,7 @@ static void block_groups(sfi_emission *e, const sfi_columns *columns, LLVMValueR
   for (int i = 0; i < GROUP; i++) before[i] = sfi_operand_load(e, 0, &point[i]);
   sfi_if_end(e, &resume, before, zero, before, GROUP);
 
-  LLVMValueRef shared = load_u32(e, record, SHARED), further = load_u32(e, record, FURTHER);
+  LLVMValueRef shared = sfi_load_u32(e, record, sfi_i64(e, SHARED)), further = sfi_load_u32(e, record, sfi_i64(e, FURTHER));
   cursor from = {loop.carried[0], loop.carried[1]}, at = from, again = from;
   memcpy(sum, before, sizeof sum);
   steps(e, columns, x, shared, true, false, &at, sum);
@@ -353,7 +348,7 @@ static void lockstep_rows(sfi_emission *e, const sfi_columns *columns, LLVMValue
   const sfi_kernel *k = e->kernel;
   int64_t blocks = block_count(k);
   LLVMValueRef tile = LLVMBuildUDiv(e->builder, row_begin, sfi_i64(e, k->tile.row_block), "");
-  LLVMValueRef starts = sfi_at(e, e->i32, section(e, STARTS), sfi_muli(e, tile, sfi_i64(e, blocks * START_WORDS)));
+  LLVMValueRef starts = sfi_at(e, e->i32, sfi_packed_section(e, STARTS), sfi_muli(e, tile, sfi_i64(e, blocks * START_WORDS)));
   sfi_loop loop;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_i64(e, blocks), sfi_i64(e, 1), NULL, 0);
   LLVMValueRef start = sfi_at(e, e->i32, starts, sfi_muli(e, loop.index, sfi_i64(e, START_WORDS)));

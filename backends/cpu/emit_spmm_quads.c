@@ -36,13 +36,6 @@ double sfi_quads_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol)
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
 
-static LLVMValueRef section(sfi_emission *e, int index) {
-  return sfi_at(e, e->i8, e->base[2], sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index)));
-}
-static LLVMValueRef load_u32(sfi_emission *e, LLVMValueRef base, int64_t index) {
-  return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, sfi_i64(e, index)), e->i64, "");
-}
-
 /* Rows of X at `count` positions, from as few loads as there are. */
 static void x_rows(sfi_emission *e, LLVMValueRef x, LLVMValueRef positions, int count, bool narrow, LLVMValueRef *row) {
   int bits = narrow ? 16 : 32, at_once = narrow ? 4 : 2;
@@ -146,20 +139,20 @@ static void add_sums(sfi_emission *e, const sfi_columns *columns, const LLVMValu
 static void block_quads(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x, LLVMValueRef start, LLVMValueRef quads,
                         LLVMValueRef count, LLVMValueRef first, LLVMValueRef last) {
   int32_t sums = SFI_QUAD * columns->vectors;
-  LLVMValueRef carried[] = {
-      sfi_at(e, e->i32, section(e, SFI_QUADS_POSITIONS), load_u32(e, start, 0)),
-      sfi_at(e, e->f32, section(e, SFI_QUADS_VALUES), sfi_muli(e, load_u32(e, start, 1), sfi_i64(e, SFI_QUAD)))};
+  LLVMValueRef carried[] = {sfi_at(e, e->i32, sfi_packed_section(e, SFI_QUADS_POSITIONS), sfi_load_u32(e, start, sfi_i64(e, 0))),
+                            sfi_at(e, e->f32, sfi_packed_section(e, SFI_QUADS_VALUES),
+                                   sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 1)), sfi_i64(e, SFI_QUAD)))};
   sfi_loop loop;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), count, sfi_i64(e, 1), carried, SFI_COUNT(carried));
   LLVMValueRef quad = sfi_at(e, e->i8, quads, sfi_muli(e, loop.index, sfi_i64(e, sizeof(sfi_quad))));
   LLVMValueRef row[SFI_QUAD], sum[SFI_ACCUMULATORS_MAX];
-  for (int r = 0; r < SFI_QUAD; r++) row[r] = load_u32(e, quad, r);
+  for (int r = 0; r < SFI_QUAD; r++) row[r] = sfi_load_u32(e, quad, sfi_i64(e, r));
   flow f = {{loop.carried[0], loop.carried[1]}};
   for (int32_t i = 0; i < sums; i++) f.value[2 + i] = LLVMConstNull(e->vec);
   static const int64_t count_at[LOOPS] = {offsetof(sfi_quad, rounds) / 4, offsetof(sfi_quad, singles) / 4,
                                           offsetof(sfi_quad, ragged) / 4};
   for (int kind = 0; kind < LOOPS; kind++) {
-    LLVMValueRef steps = load_u32(e, quad, count_at[kind]);
+    LLVMValueRef steps = sfi_load_u32(e, quad, sfi_i64(e, count_at[kind]));
     if (kind == SINGLES) steps = LLVMBuildUDiv(e->builder, steps, sfi_i64(e, SFI_QUAD_UNROLL), "");
     step_loop(e, columns, x, (loop_kind)kind, steps, &f);
   }
@@ -181,7 +174,8 @@ static void quads_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef
   const sfi_kernel *k = e->kernel;
   int64_t blocks = sfi_quads_blocks(k, e->target), depth = sfi_quads_depth(k, e->target);
   LLVMBuilderRef b = e->builder;
-  LLVMValueRef starts = section(e, SFI_QUADS_STARTS), quads = section(e, SFI_QUADS_RECORDS), four = sfi_i64(e, SFI_QUAD);
+  LLVMValueRef starts = sfi_packed_section(e, SFI_QUADS_STARTS), quads = sfi_packed_section(e, SFI_QUADS_RECORDS),
+               four = sfi_i64(e, SFI_QUAD);
   LLVMValueRef first_start = sfi_muli(e, LLVMBuildUDiv(b, row_begin, sfi_i64(e, k->tile.row_block), ""), sfi_i64(e, blocks));
   LLVMValueRef first_quad = LLVMBuildUDiv(b, row_begin, four, "");
   LLVMValueRef count =

@@ -114,33 +114,19 @@ sf_status sfi_shared_columns_pack(const sfi_kernel *k, const sfi_plan *plan, con
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
 
-static LLVMValueRef section(sfi_emission *e, int index) {
-  return sfi_at(e, e->i8, e->base[2], sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, index)));
-}
-static LLVMValueRef load_u32(sfi_emission *e, LLVMValueRef base, LLVMValueRef index) {
-  return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, index), e->i64, "");
-}
-
 /* acc = sums over columns [begin, end) of the panel. exact: zeros of W are skipped. */
 static void accumulate(sfi_emission *e, const sfi_columns *columns, LLVMValueRef begin, LLVMValueRef end, bool exact,
                        LLVMValueRef *acc) {
-  int32_t vectors = columns->vectors, rows = e->kernel->tile.rows, count = rows * vectors;
-  LLVMValueRef positions = section(e, POSITIONS), values = section(e, VALUES), next[SFI_ACCUMULATORS_MAX], x[SFI_VECTORS_MAX];
+  int32_t rows = e->kernel->tile.rows, count = rows * columns->vectors;
+  LLVMValueRef positions = sfi_packed_section(e, POSITIONS), values = sfi_packed_section(e, VALUES);
+  LLVMValueRef next[SFI_ACCUMULATORS_MAX], offset[SFI_ROWS_MAX];
+  for (int32_t r = 0; r < rows; r++) offset[r] = sfi_i64(e, r);
   for (int32_t i = 0; i < count; i++) acc[i] = LLVMConstNull(e->vec);
   sfi_loop loop;
   sfi_loop_begin(e, &loop, begin, end, sfi_i64(e, 1), acc, (unsigned)count);
-  LLVMValueRef row = sfi_opaque(e, sfi_x_row_at(e, columns->x, load_u32(e, positions, loop.index)));
-  for (int32_t v = 0; v < vectors; v++)
-    x[v] = sfi_load_vector(e, sfi_at(e, e->f32, row, sfi_i64(e, (int64_t)v * e->lanes)), columns->load_mask[v]);
+  LLVMValueRef row = sfi_opaque(e, sfi_x_row_at(e, columns->x, sfi_load_u32(e, positions, loop.index)));
   LLVMValueRef first = sfi_at(e, e->f32, values, sfi_muli(e, loop.index, sfi_i64(e, rows)));
-  for (int32_t r = 0; r < rows; r++) {
-    LLVMValueRef scalar = sfi_load_scalar(e, e->f32, first, sfi_i64(e, r)), value = sfi_splat(e, scalar);
-    LLVMValueRef present = exact ? LLVMBuildFCmp(e->builder, LLVMRealUNE, scalar, sfi_f32(e, 0), "") : NULL;
-    for (int32_t v = 0; v < vectors; v++) {
-      LLVMValueRef before = loop.carried[r * vectors + v], sum = sfi_fma(e, value, x[v], before);
-      next[r * vectors + v] = exact ? LLVMBuildSelect(e->builder, present, sum, before, "") : sum;
-    }
-  }
+  sfi_dense_step(e, columns, row, first, offset, rows, exact, loop.carried, next);
   sfi_loop_end(e, &loop, next);
   memcpy(acc, loop.carried, (size_t)count * sizeof *acc);
 }
@@ -148,17 +134,17 @@ static void accumulate(sfi_emission *e, const sfi_columns *columns, LLVMValueRef
 static void shared_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end) {
   int32_t rows = e->kernel->tile.rows;
   LLVMValueRef acc[SFI_ACCUMULATORS_MAX], exact[SFI_ACCUMULATORS_MAX], row[SFI_ROWS_MAX];
-  LLVMValueRef starts = section(e, STARTS), map = section(e, ROWS);
+  LLVMValueRef starts = sfi_packed_section(e, STARTS), map = sfi_packed_section(e, ROWS);
   sfi_loop loop;
   sfi_loop_begin(e, &loop, row_begin, row_end, sfi_i64(e, rows), NULL, 0);
   LLVMValueRef panel = LLVMBuildUDiv(e->builder, loop.index, sfi_i64(e, rows), "");
-  LLVMValueRef begin = load_u32(e, starts, panel), end = load_u32(e, starts, sfi_addi(e, panel, sfi_i64(e, 1)));
+  LLVMValueRef begin = sfi_load_u32(e, starts, panel), end = sfi_load_u32(e, starts, sfi_addi(e, panel, sfi_i64(e, 1)));
   accumulate(e, columns, begin, end, false, acc);
   sfi_if again;
   sfi_if_begin(e, &again, sfi_any_nan(e, columns, acc, rows));
   accumulate(e, columns, begin, end, true, exact);
   sfi_if_end(e, &again, exact, acc, acc, (unsigned)(rows * columns->vectors));
-  for (int32_t r = 0; r < rows; r++) row[r] = load_u32(e, map, sfi_addi(e, loop.index, sfi_i64(e, r)));
+  for (int32_t r = 0; r < rows; r++) row[r] = sfi_load_u32(e, map, sfi_addi(e, loop.index, sfi_i64(e, r)));
   sfi_store_rows_at(e, columns, row, rows, acc);
   sfi_loop_end(e, &loop, NULL);
 }
