@@ -56,31 +56,6 @@ sf_status bench_matrix_make(int64_t rows, int64_t cols, const char *pattern, uin
 
 /* ---- pruning ------------------------------------------------------------------------------------------------------ */
 
-/* The k-th smallest of n, k from 0; reorders. */
-static float select_kth(float *a, int64_t n, int64_t k) {
-  int64_t low = 0, high = n - 1;
-  while (low < high) {
-    const float pivot = a[low + (high - low) / 2];
-    int64_t i = low, j = high;
-    while (i <= j) {
-      while (a[i] < pivot) i++;
-      while (a[j] > pivot) j--;
-      if (i <= j) {
-        const float t = a[i];
-        a[i++] = a[j];
-        a[j--] = t;
-      }
-    }
-    if (k <= j)
-      high = j;
-    else if (k >= i)
-      low = i;
-    else
-      break;
-  }
-  return a[k];
-}
-
 /* The rectangles that stay or go as one. */
 typedef struct tiling {
   int64_t height, width;
@@ -106,7 +81,7 @@ static bool prune_tiles(bench_matrix *m, tiling t, double zeros) {
   float *score = malloc((size_t)n * sizeof *score);
   if (!score) return false;
   for (int64_t i = 0; i < n; i++) score[i] = (float)magnitude(m, i / across * t.height, i % across * t.width, t);
-  const float threshold = select_kth(score, n, gone - 1);
+  const float threshold = tool_select_kth(score, n, gone - 1);
   free(score);
   for (int64_t i = 0; i < n; i++) {
     const int64_t r = i / across * t.height, c = i % across * t.width;

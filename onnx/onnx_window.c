@@ -89,75 +89,62 @@ static sf_attr list(sf_attr_id id, int32_t count, const int64_t *ints) {
   return (sf_attr){.id = id, .count = count, .ints = ints};
 }
 
-bool sfi_import_conv(importer *im) {
-  window w;
-  int64_t groups;
-  sf_value operands[3];
+/* Convolutions of either direction: filter, window and operands. */
+static bool read_convolution(importer *im, window *w, int64_t *out_groups, sf_value operands[3]) {
   const sfi_shape *x = &im->in[0]->shape, *f = &im->in[1]->shape;
+  int64_t kernel[2];
+  int32_t count;
   if (x->rank != f->rank && !(x->rank == 3 && f->rank == 4)) return INVALID(im, "operands of ranks %d and %d", x->rank, f->rank);
   for (int32_t i = 0; i < 2 && f->rank >= 3; i++) {
     sfi_poly extent = f->dims[f->rank - 2 + i];
     bool there = i == 1 || x->rank == 4;
     if (there && !sfi_is_const(extent)) return UNSUPPORTED(im, "a filter of symbolic extents");
-    w.kernel[i] = there ? extent.c[0] : 1;
+    w->kernel[i] = there ? extent.c[0] : 1;
   }
-  if (!read_window(im, x, &w) || !sfi_onnx_int(im, "group", 1, &groups)) return false;
-  int64_t kernel[2];
-  int32_t count;
+  if (!read_window(im, x, w) || !sfi_onnx_int(im, "group", 1, out_groups)) return false;
   if (!sfi_onnx_ints(im, "kernel_shape", 2, kernel, &count)) return false;
   for (int32_t i = 0; i < count; i++) {
-    if (count != w.space || kernel[i] != w.kernel[2 - count + i])
+    if (count != w->space || kernel[i] != w->kernel[2 - count + i])
       return INVALID(im, "attribute 'kernel_shape' is not the filter's");
   }
   if (!sfi_onnx_operand(im, 0, true, &operands[0]) || !filter(im, &operands[1])) return false;
-  bool bias = sfi_onnx_given(im, 2);
-  if (bias && !sfi_onnx_operand(im, 2, true, &operands[2])) return false;
+  if (sfi_onnx_given(im, 2) && !sfi_onnx_operand(im, 2, true, &operands[2])) return false;
   operands[0] = with_height(im, operands[0]);
-  sf_attr attrs[] = {list(SF_ATTR_STRIDE, 2, w.stride),
-                     list(SF_ATTR_PAD, 4, w.pad),
-                     list(SF_ATTR_DILATION, 2, w.dilation),
-                     {.id = SF_ATTR_GROUPS, .i = groups}};
-  sf_value y = sfi_onnx_build(im, SF_OP_CONV2D, bias ? 3 : 2, operands, 4, attrs);
-  return sfi_onnx_result(im, 0, without_height(im, y, w.space));
+  return true;
+}
+
+static bool convolution(importer *im, sf_op op, const window *w, int64_t groups, const sf_value operands[3],
+                        const int64_t output_pad[2]) {
+  sf_attr attrs[] = {list(SF_ATTR_STRIDE, 2, w->stride),
+                     list(SF_ATTR_PAD, 4, w->pad),
+                     list(SF_ATTR_DILATION, 2, w->dilation),
+                     {.id = SF_ATTR_GROUPS, .i = groups},
+                     list(SF_ATTR_OUTPUT_PAD, 2, output_pad)};
+  sf_value y = sfi_onnx_build(im, op, sfi_onnx_given(im, 2) ? 3 : 2, operands, output_pad ? 5 : 4, attrs);
+  return sfi_onnx_result(im, 0, without_height(im, y, w->space));
+}
+
+bool sfi_import_conv(importer *im) {
+  window w;
+  int64_t groups;
+  sf_value operands[3];
+  return read_convolution(im, &w, &groups, operands) && convolution(im, SF_OP_CONV2D, &w, groups, operands, NULL);
 }
 
 bool sfi_import_conv_transpose(importer *im) {
   window w;
-  int64_t groups, kernel[2], more[2];
+  int64_t groups, more[2], output_pad[2] = {0, 0};
   int32_t count;
   const char *auto_pad;
   sf_value operands[3];
-  const sfi_shape *x = &im->in[0]->shape, *f = &im->in[1]->shape;
-  if (x->rank != f->rank && !(x->rank == 3 && f->rank == 4)) return INVALID(im, "operands of ranks %d and %d", x->rank, f->rank);
   if (!sfi_onnx_text(im, "auto_pad", "NOTSET", &auto_pad)) return false;
   if (strcmp(auto_pad, "NOTSET") != 0 && strcmp(auto_pad, "VALID") != 0)
     return UNSUPPORTED(im, "attribute 'auto_pad' is \"%.40s\"", auto_pad);
-  if (!read_window(im, x, &w) || !sfi_onnx_int(im, "group", 1, &groups)) return false;
-  for (int32_t i = 2 - w.space; i < 2; i++) {
-    sfi_poly extent = f->dims[f->rank - 2 + i];
-    if (!sfi_is_const(extent)) return UNSUPPORTED(im, "a filter of symbolic extents");
-    w.kernel[i] = extent.c[0];
-  }
-  if (!sfi_onnx_ints(im, "kernel_shape", 2, kernel, &count)) return false;
-  for (int32_t i = 0; i < count; i++) {
-    if (count != w.space || kernel[i] != w.kernel[2 - count + i])
-      return INVALID(im, "attribute 'kernel_shape' is not the filter's");
-  }
+  if (!read_convolution(im, &w, &groups, operands)) return false;
   if (!sfi_onnx_ints(im, "output_padding", 2, more, &count)) return false;
   if (count >= 0 && count != w.space) return INVALID(im, "attribute 'output_padding' has %d entries", count);
-  int64_t output_pad[2] = {0, 0};
   for (int32_t i = 0; i < count; i++) output_pad[2 - count + i] = more[i];
-  if (!sfi_onnx_operand(im, 0, true, &operands[0]) || !filter(im, &operands[1])) return false;
-  bool bias = sfi_onnx_given(im, 2);
-  if (bias && !sfi_onnx_operand(im, 2, true, &operands[2])) return false;
-  operands[0] = with_height(im, operands[0]);
-  sf_attr attrs[] = {list(SF_ATTR_STRIDE, 2, w.stride),
-                     list(SF_ATTR_PAD, 4, w.pad),
-                     list(SF_ATTR_DILATION, 2, w.dilation),
-                     {.id = SF_ATTR_GROUPS, .i = groups},
-                     list(SF_ATTR_OUTPUT_PAD, 2, output_pad)};
-  sf_value y = sfi_onnx_build(im, SF_OP_CONV_TRANSPOSE, bias ? 3 : 2, operands, 5, attrs);
-  return sfi_onnx_result(im, 0, without_height(im, y, w.space));
+  return convolution(im, SF_OP_CONV_TRANSPOSE, &w, groups, operands, output_pad);
 }
 
 /* Rounded up, the last window may begin inside of the image and end outside: as if there were more padding. */

@@ -143,6 +143,28 @@ bool tool_parse_integer(const char *text, int64_t min, int64_t max, int64_t *out
   return true;
 }
 
+float tool_select_kth(float *x, int64_t count, int64_t k) {
+  for (int64_t low = 0, high = count - 1; low < high;) {
+    float pivot = x[low + (high - low) / 2];
+    int64_t i = low, j = high;
+    while (i <= j) {
+      while (x[i] < pivot) i++;
+      while (x[j] > pivot) j--;
+      if (i > j) break;
+      float other = x[i];
+      x[i++] = x[j];
+      x[j--] = other;
+    }
+    if (k <= j)
+      high = j;
+    else if (k >= i)
+      low = i;
+    else
+      break;
+  }
+  return x[k];
+}
+
 bool tool_parse_size(const char *text, uint64_t *out) {
   static const char units[] = "KMGT";
   size_t length = strlen(text);

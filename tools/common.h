@@ -72,6 +72,9 @@ extern const char tool_isa_names[];
 /* "off", "fast" or "full". */
 bool tool_tune_named(const char *name, sf_tune *out_tune);
 
+/* The k-th smallest, from 0, of `count` numbers that are not NaN, which it reorders. */
+float tool_select_kth(float *x, int64_t count, int64_t k);
+
 /* A whole decimal number in [min, max] and nothing else. */
 bool tool_parse_integer(const char *text, int64_t min, int64_t max, int64_t *out);
 /* Bytes: a number with an optional K, M, G or T (powers of 1024): "256M". */

@@ -98,29 +98,6 @@ static int64_t count_zeros(const prune_layer *layer, const float *data) {
 
 /* ---- choosing what goes ------------------------------------------------------------------------------------------- */
 
-/* The k-th smallest, from 0, of `count` numbers, which it reorders. */
-static float select_kth(float *x, int64_t count, int64_t k) {
-  for (int64_t low = 0, high = count - 1; low < high;) {
-    float pivot = x[low + (high - low) / 2];
-    int64_t i = low, j = high;
-    while (i <= j) {
-      while (x[i] < pivot) i++;
-      while (x[j] > pivot) j--;
-      if (i > j) break;
-      float other = x[i];
-      x[i++] = x[j];
-      x[j--] = other;
-    }
-    if (k <= j)
-      high = j;
-    else if (k >= i)
-      low = i;
-    else
-      break;
-  }
-  return x[k];
-}
-
 /* Which of `count` sizes go so that a share of them does: those below *out_limit, and of those equal to it the first *out_equal. */
 static bool find_limit(const float *sizes, int64_t count, double share, float *out_limit, int64_t *out_equal) {
   int64_t gone = (int64_t)floor(share * (double)count + 0.5), below = 0;
@@ -135,7 +112,7 @@ static bool find_limit(const float *sizes, int64_t count, double share, float *o
   float *copy = malloc((size_t)count * sizeof *copy);
   if (!copy) return false;
   memcpy(copy, sizes, (size_t)count * sizeof *copy);
-  *out_limit = select_kth(copy, count, gone - 1);
+  *out_limit = tool_select_kth(copy, count, gone - 1);
   free(copy);
   for (int64_t i = 0; i < count; i++) below += sizes[i] < *out_limit;
   *out_equal = gone - below;

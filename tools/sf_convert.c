@@ -1,8 +1,8 @@
 /* sf-convert: models between ONNX and the text form with safetensors, and pruned on the way. */
 #include "npy.h"
+#include "options.h"
 #include "prune.h"
 
-#include <getopt.h>
 #include <stdlib.h>
 
 static const char help_text[] =
@@ -21,7 +21,7 @@ static const char help_text[] =
     "  --input NAME=FILE.npy  calibration: one for each input; reports the error that each layer adds\n"
     "  A report of every layer's zeros goes to standard output.\n"
     "  -v, --verbose       the library's log\n"
-    "  --help, --version\n"
+    "  -h, --help; -V, --version\n"
     "Exit: 0 done, 1 failed, 2 wrong usage.\n";
 
 enum { INPUTS_MAX = 64 };
@@ -35,37 +35,22 @@ typedef struct arguments {
   char *inputs[INPUTS_MAX]; /* "NAME=FILE.npy" */
 } arguments;
 
-static int wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int wrong(const char *format, ...) {
-  va_list list;
-  va_start(list, format);
-  fputs("sf-convert: ", stderr);
-  vfprintf(stderr, format, list);
-  fputs("; see sf-convert --help\n", stderr);
-  va_end(list);
-  return TOOL_USAGE;
-}
+#define WRONG(...) tool_wrong("sf-convert", __VA_ARGS__)
 
-/* TOOL_OK, or the exit code with *done set. */
-static int read_options(int argc, char **argv, arguments *a, bool *done) {
-  enum { DIM = 256, UNSUPPORTED, OPERATORS, PRUNE, LAYER, INPUT, HELP, VERSION };
-  static const struct option longs[] = {{"dim", 1, NULL, DIM},
+/* TOOL_GO_ON, or the exit code. */
+static int read_options(int argc, char **argv, arguments *a) {
+  enum { UNSUPPORTED = 256, OPERATORS, PRUNE, LAYER, INPUT };
+  static const struct option longs[] = {TOOL_OPTIONS,
                                         {"list-unsupported", 0, NULL, UNSUPPORTED},
                                         {"list-operators", 0, NULL, OPERATORS},
                                         {"prune", 1, NULL, PRUNE},
                                         {"layer", 1, NULL, LAYER},
                                         {"input", 1, NULL, INPUT},
-                                        {"verbose", 0, NULL, 'v'},
-                                        {"help", 0, NULL, HELP},
-                                        {"version", 0, NULL, VERSION},
                                         {NULL, 0, NULL, 0}};
   *a = (arguments){.options = {.program = "sf-convert", .cache_dir = ""}};
-  *done = true;
   char *equals;
-  for (int c; (c = getopt_long(argc, argv, "v", longs, NULL)) != -1;) switch (c) {
-    case DIM:
-      if (!tool_dims_add(&a->options.dims, optarg)) return wrong("--dim \"%s\": NAME=N, at most %d of them", optarg, TOOL_DIMS_MAX);
-      break;
+  int code;
+  for (int c; (c = getopt_long(argc, argv, "vhV", longs, NULL)) != -1;) switch (c) {
     case UNSUPPORTED:
       a->list_unsupported = true;
       break;
@@ -73,31 +58,21 @@ static int read_options(int argc, char **argv, arguments *a, bool *done) {
       a->list_operators = true;
       break;
     case PRUNE:
-      if (!prune_rules_add(&a->rules, "*", optarg)) return wrong("--prune \"%s\": no such pattern", optarg);
+      if (!prune_rules_add(&a->rules, "*", optarg)) return WRONG("--prune \"%s\": no such pattern", optarg);
       break;
     case LAYER:
       equals = strrchr(optarg, '=');
       if (equals) *equals = 0;
-      if (!equals || !prune_rules_add(&a->rules, optarg, equals + 1)) return wrong("--layer \"%s\": GLOB=PATTERN", optarg);
+      if (!equals || !prune_rules_add(&a->rules, optarg, equals + 1)) return WRONG("--layer \"%s\": GLOB=PATTERN", optarg);
       break;
     case INPUT:
-      if (a->n_inputs == INPUTS_MAX || !strchr(optarg, '=')) return wrong("--input \"%s\": NAME=FILE.npy", optarg);
+      if (a->n_inputs == INPUTS_MAX || !strchr(optarg, '=')) return WRONG("--input \"%s\": NAME=FILE.npy", optarg);
       a->inputs[a->n_inputs++] = optarg;
       break;
-    case 'v':
-      a->options.verbose = true;
-      break;
-    case HELP:
-      fputs(help_text, stdout);
-      return TOOL_OK;
-    case VERSION:
-      printf("sf-convert %s\n", sf_version());
-      return TOOL_OK;
     default:
-      return wrong("the command line is wrong");
+      if ((code = tool_option(&a->options, c, optarg, help_text)) != TOOL_GO_ON) return code;
     }
-  *done = false;
-  return TOOL_OK;
+  return TOOL_GO_ON;
 }
 
 static int failed(const arguments *a, sf_context *context, sf_status status) {
@@ -186,12 +161,11 @@ int main(int argc, char **argv) {
   arguments a;
   sf_context *context;
   sf_error error;
-  bool done;
-  int code = read_options(argc, argv, &a, &done);
-  if (done) return code;
+  int code = read_options(argc, argv, &a);
+  if (code != TOOL_GO_ON) return code;
   int left = argc - optind;
-  if (a.n_inputs && !a.rules.count) return wrong("--input without --prune or --layer");
-  if (left != (a.list_operators ? 0 : a.list_unsupported ? 1 : 2)) return wrong("%d names are not what it takes", left);
+  if (a.n_inputs && !a.rules.count) return WRONG("--input without --prune or --layer");
+  if (left != (a.list_operators ? 0 : a.list_unsupported ? 1 : 2)) return WRONG("%d names are not what it takes", left);
   if (tool_context_create(&a.options, &context, &error) != SF_OK) {
     tool_print_error(a.options.program, &error);
     return TOOL_FAILED;

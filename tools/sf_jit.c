@@ -1,7 +1,7 @@
 /* sf-jit: a REPL for models, and its commands as subcommands. */
+#include "options.h"
 #include "session.h"
 
-#include <getopt.h>
 #include <locale.h>
 #include <stdlib.h>
 
@@ -29,7 +29,7 @@ static const char help_text[] =
     "  --dim NAME=N        extent of an ONNX model's dimension; may be given again\n"
     "  --cache-dir DIR     \"\": no disk cache\n"
     "  -v, --verbose       the library's log\n"
-    "  --help, --version\n"
+    "  -h, --help; -V, --version\n"
     "MODEL is a graph in the text form with its weights beside it, or an ONNX model. Exit: 0 done, 1 failed, 2 wrong usage.\n";
 
 typedef struct arguments {
@@ -40,16 +40,7 @@ typedef struct arguments {
   int32_t opt_level; /* as in sf_compile_options */
 } arguments;
 
-static int wrong(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static int wrong(const char *format, ...) {
-  va_list list;
-  va_start(list, format);
-  fputs("sf-jit: ", stderr);
-  vfprintf(stderr, format, list);
-  fputs("; see sf-jit --help\n", stderr);
-  va_end(list);
-  return TOOL_USAGE;
-}
+#define WRONG(...) tool_wrong("sf-jit", __VA_ARGS__)
 
 static bool add_number(tool_classes *list, const char *word, int64_t least) {
   return list->count < TOOL_CLASSES_MAX && tool_parse_integer(word, least, INT32_MAX, &list->bounds[list->count]) && ++list->count;
@@ -61,72 +52,55 @@ static bool add_symbol(void *user, const char *word) {
   return add_number(user, word, 0);
 }
 
-/* TOOL_OK, or the exit code with *done set. */
-static int read_options(int argc, char **argv, arguments *a, bool *done) {
-  enum { ISA = 256, THREADS, SYMBOL, RUNS, FORMAT, EMITTER, TUNE, CALIBRATE, CLASSES, CACHE, DIM, HELP, VERSION };
-  static const struct option longs[] = {
-      {"isa", 1, NULL, ISA},         {"threads", 1, NULL, THREADS}, {"symbol", 1, NULL, SYMBOL}, {"runs", 1, NULL, RUNS},
-      {"format", 1, NULL, FORMAT},   {"emitter", 1, NULL, EMITTER}, {"tune", 1, NULL, TUNE},     {"calibrate", 0, NULL, CALIBRATE},
-      {"classes", 1, NULL, CLASSES}, {"cache-dir", 1, NULL, CACHE}, {"dim", 1, NULL, DIM},       {"verbose", 0, NULL, 'v'},
-      {"help", 0, NULL, HELP},       {"version", 0, NULL, VERSION}, {NULL, 0, NULL, 0}};
+/* TOOL_GO_ON, or the exit code. */
+static int read_options(int argc, char **argv, arguments *a) {
+  enum { ISA = 256, THREADS, SYMBOL, RUNS, FORMAT, EMITTER, CLASSES };
+  static const struct option longs[] = {TOOL_OPTIONS,
+                                        TOOL_OPTIONS_COMPILING,
+                                        {"isa", 1, NULL, ISA},
+                                        {"threads", 1, NULL, THREADS},
+                                        {"symbol", 1, NULL, SYMBOL},
+                                        {"runs", 1, NULL, RUNS},
+                                        {"format", 1, NULL, FORMAT},
+                                        {"emitter", 1, NULL, EMITTER},
+                                        {"classes", 1, NULL, CLASSES},
+                                        {NULL, 0, NULL, 0}};
   *a = (arguments){.options = {.program = "sf-jit"}, .runs = 50, .format = "md"};
-  *done = true;
   int64_t level;
-  for (int c; (c = getopt_long(argc, argv, "vO:", longs, NULL)) != -1;) switch (c) {
+  int code;
+  for (int c; (c = getopt_long(argc, argv, "vhVO:", longs, NULL)) != -1;) switch (c) {
     case ISA:
-      if (!tool_isa_named(optarg, &a->options.isa)) return wrong("--isa \"%s\": one of %s", optarg, tool_isa_names);
+      if (!tool_isa_named(optarg, &a->options.isa)) return WRONG("--isa \"%s\": one of %s", optarg, tool_isa_names);
       break;
     case THREADS:
-      if (!tool_each_word(optarg, add_threads, &a->threads)) return wrong("--threads \"%s\": whole numbers", optarg);
+      if (!tool_each_word(optarg, add_threads, &a->threads)) return WRONG("--threads \"%s\": whole numbers", optarg);
       a->options.threads = (int32_t)a->threads.bounds[0];
       break;
     case SYMBOL:
-      if (!tool_each_word(optarg, add_symbol, &a->symbols)) return wrong("--symbol \"%s\": whole numbers", optarg);
+      if (!tool_each_word(optarg, add_symbol, &a->symbols)) return WRONG("--symbol \"%s\": whole numbers", optarg);
       break;
     case RUNS:
-      if (!tool_parse_integer(optarg, 1, 1000000, &a->runs)) return wrong("--runs \"%s\": a whole number", optarg);
+      if (!tool_parse_integer(optarg, 1, 1000000, &a->runs)) return WRONG("--runs \"%s\": a whole number", optarg);
       break;
     case FORMAT:
       a->format = optarg;
       if (strcmp(optarg, "md") && strcmp(optarg, "csv") && strcmp(optarg, "json"))
-        return wrong("--format \"%s\": md, csv or json", optarg);
+        return WRONG("--format \"%s\": md, csv or json", optarg);
       break;
     case EMITTER:
       a->emitter = optarg;
       break;
-    case TUNE:
-      if (!tool_tune_named(optarg, &a->options.tune)) return wrong("--tune \"%s\": off, fast or full", optarg);
-      break;
-    case CALIBRATE:
-      a->options.calibrate = true;
-      break;
     case CLASSES:
-      if (!tool_classes_parse(optarg, &a->classes)) return wrong("--classes \"%s\": ascending whole numbers", optarg);
-      break;
-    case DIM:
-      if (!tool_dims_add(&a->options.dims, optarg)) return wrong("--dim \"%s\": NAME=N, at most %d of them", optarg, TOOL_DIMS_MAX);
-      break;
-    case CACHE:
-      a->options.cache_dir = optarg;
+      if (!tool_classes_parse(optarg, &a->classes)) return WRONG("--classes \"%s\": ascending whole numbers", optarg);
       break;
     case 'O':
-      if (!tool_parse_integer(optarg, 0, 2, &level)) return wrong("-O \"%s\": 0, 1 or 2", optarg);
+      if (!tool_parse_integer(optarg, 0, 2, &level)) return WRONG("-O \"%s\": 0, 1 or 2", optarg);
       a->opt_level = (int32_t)level + 1;
       break;
-    case 'v':
-      a->options.verbose = true;
-      break;
-    case HELP:
-      fputs(help_text, stdout);
-      return TOOL_OK;
-    case VERSION:
-      printf("sf-jit %s\n", sf_version());
-      return TOOL_OK;
     default:
-      return wrong("the command line is wrong");
+      if ((code = tool_option(&a->options, c, optarg, help_text)) != TOOL_GO_ON) return code;
     }
-  *done = false;
-  return TOOL_OK;
+  return TOOL_GO_ON;
 }
 
 static bool open_session(session *s, const arguments *a, const tool_options *options) {
@@ -224,7 +198,7 @@ static int on_model(const arguments *a, bool (*command)(session *, const argumen
 
 /* emit takes its stage in front of the model, and any target. */
 static int emit(const arguments *a, int n, char **words) {
-  if (n < 2 || n > 3) return wrong("emit STAGE MODEL [KERNEL]");
+  if (n < 2 || n > 3) return WRONG("emit STAGE MODEL [KERNEL]");
   tool_options options = a->options;
   options.isa = SF_ISA_NATIVE;
   session s;
@@ -238,22 +212,21 @@ static int emit(const arguments *a, int n, char **words) {
 int main(int argc, char **argv) {
   setlocale(LC_CTYPE, "");
   arguments a;
-  bool done;
-  int code = read_options(argc, argv, &a, &done);
-  if (done) return code;
+  int code = read_options(argc, argv, &a);
+  if (code != TOOL_GO_ON) return code;
   int n = argc - optind;
   char **words = argv + optind;
   if (n && strcmp(words[0], "bench") == 0)
-    return n < 2 ? wrong("bench MODEL...") : bench(&a, n - 1, words + 1) ? TOOL_OK : TOOL_FAILED;
-  if (a.threads.count > 1) return wrong("--threads: a list is for bench");
+    return n < 2 ? WRONG("bench MODEL...") : bench(&a, n - 1, words + 1) ? TOOL_OK : TOOL_FAILED;
+  if (a.threads.count > 1) return WRONG("--threads: a list is for bench");
   if (n && strcmp(words[0], "emit") == 0) return emit(&a, n - 1, words + 1);
   for (size_t i = 0; n && i < sizeof subcommands / sizeof *subcommands; i++) {
     if (strcmp(words[0], subcommands[i].name) != 0) continue;
     if (n < 2 || n - 2 > subcommands[i].most_words)
-      return wrong("%s: a MODEL and at most %d words", words[0], subcommands[i].most_words);
+      return WRONG("%s: a MODEL and at most %d words", words[0], subcommands[i].most_words);
     return on_model(&a, subcommands[i].run, n - 2, words + 1);
   }
-  if (n > 1) return wrong("\"%s\" is no subcommand", words[0]);
+  if (n > 1) return WRONG("\"%s\" is no subcommand", words[0]);
   session s;
   bool ok = open_session(&s, &a, &a.options) && repl_run(&s, n ? words[0] : NULL);
   session_close(&s);

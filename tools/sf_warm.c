@@ -1,8 +1,8 @@
 /* sf-warm: compiles models ahead of time into the kernel cache, for any targets and batch classes, and reports. Runs any number of
  * times, beside running programs and beside itself: the cache takes care of both. A client of the public API. */
 #include "manifest.h"
+#include "options.h"
 
-#include <getopt.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
@@ -74,12 +74,7 @@ typedef struct run {
 
 /* ---- options ------------------------------------------------------------------------------------------------------ */
 
-static int usage(const char *format, const char *what) {
-  fputs("sf-warm: ", stderr);
-  fprintf(stderr, format, what);
-  fputs("\nTry 'sf-warm --help'.\n", stderr);
-  return TOOL_USAGE;
-}
+#define WRONG(...) tool_wrong("sf-warm", __VA_ARGS__)
 
 static bool add_target(void *user, const char *word) {
   return manifest_add_target(user, word);
@@ -98,48 +93,37 @@ static bool read_manifest(manifest *m, const char *path) {
   return status == SF_OK;
 }
 
-/* -1: go on; else the exit code. */
+/* TOOL_GO_ON, or the exit code. */
 static int read_options(int argc, char **argv, options *o) {
-  enum { CHECK = 256, TUNE, CALIBRATE, JSON, CACHE_DIR, MAX_SIZE, PRUNE, DIM };
-  static const struct option names[] = {{"manifest", required_argument, NULL, 'm'},
+  enum { CHECK = 256, JSON, MAX_SIZE, PRUNE };
+  static const struct option names[] = {TOOL_OPTIONS,
+                                        TOOL_OPTIONS_COMPILING,
+                                        {"manifest", required_argument, NULL, 'm'},
                                         {"target", required_argument, NULL, 't'},
                                         {"batch", required_argument, NULL, 'b'},
-                                        {"tune", required_argument, NULL, TUNE},
-                                        {"calibrate", no_argument, NULL, CALIBRATE},
                                         {"check", no_argument, NULL, CHECK},
                                         {"json", no_argument, NULL, JSON},
-                                        {"cache-dir", required_argument, NULL, CACHE_DIR},
-                                        {"dim", required_argument, NULL, DIM},
                                         {"max-size", required_argument, NULL, MAX_SIZE},
                                         {"prune", no_argument, NULL, PRUNE},
                                         {"threads", required_argument, NULL, 'j'},
                                         {"quiet", no_argument, NULL, 'q'},
-                                        {"verbose", no_argument, NULL, 'v'},
-                                        {"help", no_argument, NULL, 'h'},
-                                        {"version", no_argument, NULL, 'V'},
                                         {NULL, 0, NULL, 0}};
   bool manifest_given = false;
   int64_t threads;
-  int c;
-  while ((c = getopt_long(argc, argv, "m:t:b:j:qvhV", names, NULL)) != -1) switch (c) {
+  int code;
+  for (int c; (c = getopt_long(argc, argv, "m:t:b:j:qvhV", names, NULL)) != -1;) switch (c) {
     case 'm':
-      if (manifest_given) return usage("--manifest %s: only one manifest", optarg);
+      if (manifest_given) return WRONG("--manifest %s: only one manifest", optarg);
       manifest_given = true;
       if (!read_manifest(&o->manifest, optarg)) return TOOL_USAGE;
       break;
     case 't':
       o->targets.count = 0;
       if (!tool_each_word(optarg, add_target, &o->targets))
-        return usage("--target %s: not a list of native, avx2, avx512, neon", optarg);
+        return WRONG("--target %s: not a list of native, avx2, avx512, neon", optarg);
       break;
     case 'b':
-      if (!tool_classes_parse(optarg, &o->classes)) return usage("--batch %s: not ascending whole numbers above 0", optarg);
-      break;
-    case TUNE:
-      if (!tool_tune_named(optarg, &o->tool.tune)) return usage("--tune %s: not off, fast or full", optarg);
-      break;
-    case CALIBRATE:
-      o->tool.calibrate = true;
+      if (!tool_classes_parse(optarg, &o->classes)) return WRONG("--batch %s: not ascending whole numbers above 0", optarg);
       break;
     case CHECK:
       o->check = true;
@@ -147,45 +131,29 @@ static int read_options(int argc, char **argv, options *o) {
     case JSON:
       o->json = true;
       break;
-    case DIM:
-      if (!tool_dims_add(&o->tool.dims, optarg)) return usage("--dim %s: NAME=N", optarg);
-      break;
-    case CACHE_DIR:
-      if (!*optarg) return usage("--cache-dir%s: empty", optarg);
-      o->tool.cache_dir = optarg;
-      break;
     case MAX_SIZE:
       if (!tool_parse_size(optarg, &o->tool.cache_max_bytes) || !o->tool.cache_max_bytes)
-        return usage("--max-size %s: not a size such as 256M", optarg);
+        return WRONG("--max-size %s: not a size such as 256M", optarg);
       break;
     case PRUNE:
       o->prune = true;
       break;
     case 'j':
-      if (!tool_parse_integer(optarg, 1, 1024, &threads)) return usage("--threads %s: not a number from 1 to 1024", optarg);
+      if (!tool_parse_integer(optarg, 1, 1024, &threads)) return WRONG("--threads %s: not a number from 1 to 1024", optarg);
       o->tool.threads = (int32_t)threads;
       break;
     case 'q':
       o->quiet = true;
       break;
-    case 'v':
-      o->tool.verbose = true;
-      break;
-    case 'h':
-      fputs(help, stdout);
-      return TOOL_OK;
-    case 'V':
-      printf("sf-warm %s\n", sf_version());
-      return TOOL_OK;
     default:
-      fputs("Try 'sf-warm --help'.\n", stderr);
-      return TOOL_USAGE;
+      if ((code = tool_option(&o->tool, c, optarg, help)) != TOOL_GO_ON) return code;
     }
   for (int i = optind; i < argc; i++)
-    if (manifest_add_model(&o->manifest, argv[i]) != SF_OK) return usage("%s", "out of memory");
-  if (o->check && o->prune) return usage("%s", "--check only looks: it does not go with --prune");
-  if (o->manifest.n_models == 0 && !o->prune) return usage("%s", "no model is named");
-  return -1;
+    if (manifest_add_model(&o->manifest, argv[i]) != SF_OK) return WRONG("out of memory");
+  if (o->tool.cache_dir && !*o->tool.cache_dir) return WRONG("--cache-dir \"\": it warms a cache");
+  if (o->check && o->prune) return WRONG("--check only looks: it does not go with --prune");
+  if (o->manifest.n_models == 0 && !o->prune) return WRONG("no model is named");
+  return TOOL_GO_ON;
 }
 
 /* ---- jobs --------------------------------------------------------------------------------------------------------- */
@@ -495,7 +463,7 @@ done:
 int main(int argc, char **argv) {
   options o = {.tool.program = "sf-warm"};
   int result = read_options(argc, argv, &o);
-  if (result < 0) result = warm(&o);
+  if (result == TOOL_GO_ON) result = warm(&o);
   manifest_deinit(&o.manifest);
   return result;
 }

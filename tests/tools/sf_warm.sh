@@ -46,7 +46,7 @@ if [ $? -eq 3 ]; then llvm=1; else llvm=0; fi
 
 a=(--help); expect help 0 'usage: sf-warm' '--check' 'Exit status'
 a=(--version); expect version 0 '^sf-warm [0-9]+\.[0-9]+\.[0-9]+$'
-a=(); expect nothing 2 'no model is named' "Try 'sf-warm --help'"
+a=(); expect nothing 2 'no model is named' 'see sf-warm --help'
 a=(--bogus x.sft); expect 'unknown option' 2 'bogus'
 a=(-t avx9 pruned.sft); expect 'unknown target' 2 'avx9'
 a=(-t avx2,avx2 pruned.sft); expect 'target twice' 2 'avx2,avx2'
