@@ -1,8 +1,8 @@
 /* Every emitter of matrix products against plain fp64 loops, on each x86 target that the machine has; see contraction_cases.h. Operands
  * stand right before and right behind pages that may not be touched. */
 #include "contraction_cases.h"
+#include "suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 
 static const sf_isa targets[] = {SF_ISA_AVX512, SF_ISA_AVX2};
@@ -35,9 +35,5 @@ int main(void) {
   tcase_add_loop_test(c, contraction, 0, contraction_problems * (int)SFI_COUNT(targets));
   tcase_set_timeout(c, 300);
   suite_add_tcase(s, c);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s);
 }

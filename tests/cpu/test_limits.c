@@ -2,8 +2,7 @@
  * gigabytes. */
 #include "graph_rows.h"
 #include "target.h"
-
-#include <check.h>
+#include "suite.h"
 
 typedef struct row {
   sf_op op;
@@ -78,9 +77,5 @@ int main(void) {
   tcase_add_loop_test(c, pools, 0, (int)SFI_COUNT(rows));
   tcase_add_loop_test(c, padded_images, 0, 2);
   suite_add_tcase(s, c);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  return failed != 0;
+  return run_suite(s);
 }

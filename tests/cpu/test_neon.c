@@ -4,8 +4,8 @@
 #include "context.h"
 #include "kernel_store.h"
 #include "ref_vectors.h"
+#include "suite.h"
 
-#include <check.h>
 #include <elf.h>
 #include <ftw.h>
 #include <stdio.h>
@@ -170,11 +170,6 @@ static void teardown(void) {
   sf_context_release(context);
 }
 
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *position) {
-  (void)st, (void)kind, (void)position;
-  return remove(path);
-}
-
 int main(void) {
   if (!mkdtemp(folder)) {
     perror(folder);
@@ -189,10 +184,7 @@ int main(void) {
   tcase_add_test(c, objects_that_need_others);
   tcase_set_timeout(c, 300);
   suite_add_tcase(s, c);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-  return failed != 0;
+  int failed = run_suite(s);
+  remove_tree(folder);
+  return failed;
 }

@@ -4,9 +4,8 @@
 #include "contraction_cases.h"
 #include "plan_cases.h"
 #include "sanitized.h"
+#include "suite.h"
 
-#include <check.h>
-#include <ftw.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -154,11 +153,6 @@ END_TEST
 
 /* ---- program ------------------------------------------------------------------------------------------------------ */
 
-static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *position) {
-  (void)st, (void)kind, (void)position;
-  return remove(path);
-}
-
 int main(void) {
   if (sf_sanitized() || system("command -v " COMPILER " >/dev/null && command -v " EMULATOR " >/dev/null") != 0) {
     puts(sf_sanitized() ? "skipped: built with a sanitizer" : "skipped: needs " COMPILER " and " EMULATOR " (tools/setup)");
@@ -175,10 +169,7 @@ int main(void) {
   tcase_add_test(c, assembly);
   tcase_set_timeout(c, 300);
   suite_add_tcase(s, c);
-  SRunner *r = srunner_create(s);
-  srunner_run_all(r, CK_NORMAL);
-  int failed = srunner_ntests_failed(r);
-  srunner_free(r);
-  nftw(folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-  return failed != 0;
+  int failed = run_suite(s);
+  remove_tree(folder);
+  return failed;
 }

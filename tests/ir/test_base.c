@@ -3,8 +3,8 @@
 #include "emitter.h"
 #include "failing_allocator.h"
 #include "graph.h"
+#include "suite.h"
 
-#include <check.h>
 #include <float.h>
 #include <locale.h>
 #include <math.h>
@@ -315,9 +315,5 @@ int main(void) {
   tcase_add_test(all, test_names);
   tcase_add_test(all, test_targets);
   suite_add_tcase(suite, all);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

@@ -3,8 +3,7 @@
 #include "context.h"
 #include "failing_allocator.h"
 #include "graph_rows.h"
-
-#include <check.h>
+#include "suite.h"
 
 static failing_allocator memory;
 static sf_context *context;
@@ -744,9 +743,5 @@ int main(void) {
   tcase_add_test(all, test_verify);
   tcase_add_test(all, test_verify_ports);
   suite_add_tcase(suite, all);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

@@ -1,5 +1,6 @@
 /* The documentation names files; each of them exists. */
-#include <check.h>
+
+#include "suite.h"
 
 #include <dirent.h>
 #include <stdbool.h>
@@ -63,9 +64,5 @@ int main(void) {
   TCase *all = tcase_create("docs");
   tcase_add_test(all, test_named_files_exist);
   suite_add_tcase(suite, all);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

@@ -1,7 +1,7 @@
 /* Elements as text: what is written reads back as the same bits, for every dtype; halves round to nearest even; names near a typo. */
 #include "element.h"
+#include "suite.h"
 
-#include <check.h>
 #include <stdlib.h>
 
 static sfi_token token_of(const char *text) {
@@ -127,9 +127,5 @@ int main(void) {
   tcase_add_test(tests, what_is_no_number_is_refused);
   tcase_add_test(tests, typos_find_their_word);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_ENV);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

@@ -1,7 +1,7 @@
 /* Shape inference: for every operation its shapes, and every refusal with its whole message. */
 #include "graph_rows.h"
+#include "suite.h"
 
-#include <check.h>
 #include <stdio.h>
 
 #define END "9223372036854775807"
@@ -450,9 +450,5 @@ int main(void) {
   tcase_add_test(all, test_every_operation_has_a_row);
   tcase_add_loop_test(all, test_refusals, 0, SFI_COUNT(refusals));
   suite_add_tcase(suite, all);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

@@ -1,7 +1,6 @@
 /* Polynomials in the symbolic dimension: every operation against its values at points, and its refusals. */
 #include "graph.h"
-
-#include <check.h>
+#include "suite.h"
 
 #define P(...) ((sfi_poly){{__VA_ARGS__}})
 
@@ -110,9 +109,5 @@ int main(void) {
   tcase_add_test(all, test_print);
   tcase_add_test(all, test_shape);
   suite_add_tcase(suite, all);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

@@ -3,8 +3,8 @@
 #include "context.h"
 #include "failing_allocator.h"
 #include "text_names.h"
+#include "suite.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -610,13 +610,10 @@ int main(void) {
   tcase_add_test(tests, an_error_may_lack_memory);
   tcase_add_test(tests, lines_survive_every_failed_allocation);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_ENV);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
+  int failed = run_suite(suite);
   char path[64];
   snprintf(path, sizeof path, "%s/w.safetensors", folder);
   unlink(path);
   rmdir(folder);
-  return failed != 0;
+  return failed;
 }

@@ -2,8 +2,8 @@
  * leave the folder, what is no regular file, and a failure of every allocation. */
 #include "failing_allocator.h"
 #include "weights_file.h"
+#include "suite.h"
 
-#include <check.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -514,10 +514,7 @@ int main(void) {
   tcase_add_test(tests, huge_files_are_refused);
   tcase_add_test(tests, every_allocation_may_fail);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_ENV);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
+  int failed = run_suite(suite);
   static const char *const files[] = {"good", "sub/good", "short",   "huge",   "fifo",    "link",      "dangling", "out",
                                       "in",   "far",      "to_link", "to_sub", "to_fifo", "to_device", "ring",     "to_short"};
   for (size_t i = 0; i < SFI_COUNT(files); i++) unlink(in_folder(files[i]));
@@ -525,5 +522,5 @@ int main(void) {
   rmdir(in_folder("blobs/revision"));
   rmdir(in_folder("blobs"));
   rmdir(folder);
-  return failed != 0;
+  return failed;
 }

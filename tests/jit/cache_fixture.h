@@ -3,12 +3,11 @@
 #define SFI_CACHE_FIXTURE_H
 
 #include "cache_levels.h"
+#include "suite.h"
 
-#include <check.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,20 +58,6 @@ static inline void counted_init(counted *c) {
 }
 
 /* ---- files ------------------------------------------------------------------------------------------------------------ */
-
-static inline void make_folder(char out[64]) {
-  strcpy(out, "/tmp/sf-cache-XXXXXX");
-  ck_assert_ptr_nonnull(mkdtemp(out));
-}
-
-static inline int remove_one(const char *path, const struct stat *st, int kind, struct FTW *position) {
-  (void)st, (void)kind, (void)position;
-  return remove(path);
-}
-
-static inline void remove_tree(const char *path) {
-  nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS);
-}
 
 /* Names in the folder that start with `prefix`. */
 static inline int count_names(const char *folder, const char *prefix) {
@@ -174,14 +159,6 @@ static inline void join_child(pid_t child) {
   int status;
   ck_assert_int_eq(waitpid(child, &status, 0), child);
   ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "child ended with status %#x", (unsigned)status);
-}
-
-static inline int run_suite(Suite *suite) {
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_ENV);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 #endif

@@ -6,9 +6,8 @@
 #include "failing_allocator.h"
 #include "jit.h"
 #include "ref.h"
+#include "suite.h"
 
-#include <check.h>
-#include <ftw.h>
 #include <limits.h>
 #include <math.h>
 #include <pthread.h>
@@ -286,27 +285,5 @@ static inline void host_parallel_for(void *user, int64_t count, void (*body)(voi
 }
 
 /* ---- folders ------------------------------------------------------------------------------------------------------ */
-
-static inline int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *position) {
-  (void)st, (void)kind, (void)position;
-  return remove(path);
-}
-
-static inline void make_cache_folder(char out[64]) {
-  strcpy(out, "/tmp/sf-jit-XXXXXX");
-  ck_assert_ptr_nonnull(mkdtemp(out));
-}
-
-static inline void remove_cache_folder(const char *path) {
-  nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static inline int finish(Suite *suite) {
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_ENV);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
 
 #endif

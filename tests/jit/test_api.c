@@ -445,5 +445,5 @@ int main(void) {
   tcase_add_test(cases, weight_pictures);
   tcase_add_test(cases, cache_calls);
   suite_add_tcase(suite, cases);
-  return finish(suite);
+  return run_suite(suite);
 }

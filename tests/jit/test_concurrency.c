@@ -110,9 +110,9 @@ END_TEST
 
 START_TEST(host_threads_and_disk) {
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   run_workers(folder, host_parallel_for);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
@@ -154,5 +154,5 @@ int main(void) {
   tcase_add_test(cases, host_threads_and_disk);
   tcase_add_test(cases, more_runs_than_slots);
   suite_add_tcase(suite, cases);
-  return finish(suite);
+  return run_suite(suite);
 }

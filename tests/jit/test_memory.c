@@ -69,7 +69,7 @@ static sf_context *context_of(const scenario *s, const sf_allocator *allocator, 
 }
 
 static void empty_folder(const char *folder) {
-  remove_cache_folder(folder);
+  remove_tree(folder);
   ck_assert_int_eq(mkdir(folder, 0700), 0);
 }
 
@@ -104,7 +104,7 @@ static bool try(const scenario *s, long k, bool for_good, const tensors *t, cons
 START_TEST(every_allocation) {
   const scenario *s = &scenarios[_i];
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   sf_context *context = plain_context(1);
   sf_graph *graph = build_network(context, s->network, 1);
   tensors t, want;
@@ -124,7 +124,7 @@ START_TEST(every_allocation) {
   tensors_free(&want);
   sf_graph_release(graph);
   sf_context_release(context);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
@@ -134,5 +134,5 @@ int main(void) {
   tcase_set_timeout(cases, 600);
   tcase_add_loop_test(cases, every_allocation, 0, (int)SFI_COUNT(scenarios));
   suite_add_tcase(suite, cases);
-  return finish(suite);
+  return run_suite(suite);
 }

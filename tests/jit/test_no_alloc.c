@@ -106,5 +106,5 @@ int main(void) {
   tcase_add_test(cases, counter_counts);
   tcase_add_loop_test(cases, nothing_once_warm, 0, NETWORKS);
   suite_add_tcase(suite, cases);
-  return finish(suite);
+  return run_suite(suite);
 }

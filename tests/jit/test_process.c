@@ -87,7 +87,7 @@ END_TEST
 START_TEST(churn) {
   enum { CYCLES = 300, SETTLED = 100, ALLOWED = 10 };
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   sf_context_options options;
   sf_context *context;
   SF_INIT(&options);
@@ -107,7 +107,7 @@ START_TEST(churn) {
   ck_assert_msg(end.all <= settled.all + ALLOWED, "%d mappings became %d", settled.all, end.all);
   ck_assert_uint_eq(context->jit->table.n, 0);
   sf_context_release(context);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
@@ -119,5 +119,5 @@ int main(void) {
   tcase_add_test(cases, child_of_fork);
   tcase_add_test(cases, churn);
   suite_add_tcase(suite, cases);
-  return finish(suite);
+  return run_suite(suite);
 }

@@ -217,5 +217,5 @@ int main(void) {
   tcase_add_loop_test(cases, counts_of_a_product, 0, 4);
   tcase_add_test(cases, nothing_is_allocated);
   suite_add_tcase(suite, cases);
-  return finish(suite);
+  return run_suite(suite);
 }

@@ -422,5 +422,5 @@ int main(void) {
   tcase_add_test(cases, inside_a_region);
 #endif
   suite_add_tcase(suite, cases);
-  return finish(suite);
+  return run_suite(suite);
 }

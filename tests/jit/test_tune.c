@@ -1,6 +1,7 @@
 /* Choice by timing and measured rates: a verdict is reached once and then read; what is missing, stale or damaged is reached again; the
  * answers are those of any other choice; no sparse kernel wins over a dense one that was faster. No test looks at the length of a time. */
 #include "run_fixture.h"
+#include "suite.h"
 
 #include <dirent.h>
 
@@ -117,7 +118,7 @@ START_TEST(a_verdict_is_reached_once) {
   static const sf_tune levels[] = {SF_TUNE_FAST, SF_TUNE_FULL};
   const setting s = {.tune = levels[_i % 2]};
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   outcome cold = start(folder, _i / 2, s), warm = start(folder, _i / 2, s);
   ck_assert_int_eq(cold.status, SF_OK);
   ck_assert_int_eq(warm.status, SF_OK);
@@ -134,13 +135,13 @@ START_TEST(a_verdict_is_reached_once) {
   forget(&cold);
   forget(&warm);
   forget(&untuned);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
 START_TEST(frozen) {
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   const setting off = {.tune = SF_TUNE_OFF}, on = {.tune = SF_TUNE_FAST};
   const setting ice = {.tune = SF_TUNE_FAST, .flags = SF_COMPILE_FREEZE};
   outcome o = start(folder, 0, off);
@@ -155,14 +156,14 @@ START_TEST(frozen) {
   ck_assert_msg(o.status == SF_OK, "%s", o.error.message);
   ck_assert_int_eq(o.stats.timed, 0);
   forget(&o);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
 /* Warming times as well, though it makes no program; for a target that does not run here it cannot. */
 START_TEST(warming) {
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   outcome o = start(folder, 0, (setting){.tune = SF_TUNE_FAST, .flags = SF_COMPILE_CACHE_ONLY});
   ck_assert_msg(o.status == SF_OK, "%s", o.error.message);
   ck_assert_int_eq(o.stats.timed > 0, compiles());
@@ -175,7 +176,7 @@ START_TEST(warming) {
     ck_assert_msg(o.status == SF_OK, "%s", o.error.message);
     ck_assert_int_eq(o.stats.timed, 0);
   }
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
@@ -213,7 +214,7 @@ START_TEST(verdicts_are_not_believed_blindly) {
   static const char *const wrong[][2] = {{"gemm-dense ", "gemm-tense "}, {"spmm-", "spmn-"}, {"\n", " "}};
   const setting s = {.tune = SF_TUNE_FAST};
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   outcome cold = start(folder, 0, s);
   for (size_t i = 0; i < SFI_COUNT(wrong); i++) {
     const int changed = rewrite_entries(folder, SFI_ENTRY_VERDICT, wrong[i][0], wrong[i][1]);
@@ -225,7 +226,7 @@ START_TEST(verdicts_are_not_believed_blindly) {
     forget(&again);
   }
   forget(&cold);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
@@ -241,7 +242,7 @@ START_TEST(rates_are_measured_once) {
   const setting on = {.calibrate = 1};
   const sfi_target *table = sfi_target_of(sfi_target_native());
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   outcome off = start(folder, 3, (setting){0});
   ck_assert(same_rates(&off.target, sfi_target_of(off.target.isa)));
   ck_assert_int_eq(off.measurements, 0);
@@ -260,7 +261,7 @@ START_TEST(rates_are_measured_once) {
   forget(&off);
   forget(&cold);
   forget(&warm);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
@@ -297,9 +298,5 @@ int main(void) {
   tcase_add_test(tests, rates_are_measured_once);
   tcase_add_test(tests, unknown_levels_are_refused);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_ENV);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

@@ -61,7 +61,7 @@ static bool builds_code(void) {
 
 START_TEST(second_start) {
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   outcome cold = start(folder, _i, 0, SF_ISA_NATIVE), warm = start(folder, _i, 0, SF_ISA_NATIVE);
   ck_assert_int_eq(cold.status, SF_OK);
   ck_assert_int_eq(warm.status, SF_OK);
@@ -74,7 +74,7 @@ START_TEST(second_start) {
   ck_assert_int_eq(warm.stats.kernels, cold.stats.kernels);
   ck_assert_uint_eq(warm.stats.code_bytes, cold.stats.code_bytes);
   ck_assert_uint_eq(warm.stats.packed_bytes, cold.stats.packed_bytes);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
@@ -169,7 +169,7 @@ static int damage(const char *folder) {
 
 START_TEST(damaged_entries) {
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   outcome cold = start(folder, _i, 0, SF_ISA_NATIVE);
   int entries = damage(folder);
   ck_assert_int_eq(entries > 0, builds_code() || cold.stats.weights_scanned > 0); /* facts are kept too */
@@ -179,13 +179,13 @@ START_TEST(damaged_entries) {
   ck_assert_int_eq(again.stats.weights_packed, cold.stats.weights_packed);
   ck_assert_int_eq(again.stats.weights_scanned, cold.stats.weights_scanned);
   ck_assert_int_eq(start(folder, _i, 0, SF_ISA_NATIVE).stats.compiled, 0);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
 START_TEST(freeze) {
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   outcome frozen = start(folder, 0, SF_COMPILE_FREEZE, SF_ISA_NATIVE);
   if (builds_code()) {
     ck_assert_int_eq(frozen.status, SF_STATUS_WOULD_COMPILE);
@@ -196,13 +196,13 @@ START_TEST(freeze) {
   }
   ck_assert_int_eq(start(folder, 0, 0, SF_ISA_NATIVE).status, SF_OK);
   ck_assert_int_eq(start(folder, 0, SF_COMPILE_FREEZE, SF_ISA_NATIVE).status, SF_OK);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
 START_TEST(no_cache) {
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   outcome first = start(folder, 0, SF_COMPILE_NO_CACHE, SF_ISA_NATIVE);
   ck_assert_int_eq(first.status, SF_OK);
   ck_assert_int_eq(damage(folder), 0); /* nothing was written */
@@ -210,7 +210,7 @@ START_TEST(no_cache) {
   outcome third = start(folder, 0, SF_COMPILE_NO_CACHE, SF_ISA_NATIVE);
   ck_assert_int_eq(third.stats.compiled, first.stats.compiled);
   ck_assert_int_eq(third.stats.disk_hits, 0);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
@@ -219,7 +219,7 @@ END_TEST
 START_TEST(cache_only) {
   static const sf_isa targets[] = {SF_ISA_AVX2, SF_ISA_AVX512, SF_ISA_NEON, SF_ISA_NATIVE};
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   for (size_t i = 0; i < SFI_COUNT(targets); i++) {
     outcome cold = start(folder, 1, SF_COMPILE_CACHE_ONLY, targets[i]);
     ck_assert_msg(cold.status == SF_OK, "%s", cold.error.message);
@@ -231,7 +231,7 @@ START_TEST(cache_only) {
   outcome run = start(folder, 1, SF_COMPILE_FREEZE, SF_ISA_NATIVE);
   ck_assert_int_eq(run.status, SF_OK);
   ck_assert_int_eq(run.stats.compiled + run.stats.weights_packed, 0);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 
@@ -259,7 +259,7 @@ static probed probe(const char *folder) {
 
 START_TEST(probing) {
   char folder[64];
-  make_cache_folder(folder);
+  make_folder(folder);
   probed cold = probe(folder);
   ck_assert_int_gt(cold.states[SF_PROBE_MISSING], 0);
   ck_assert_int_eq(cold.states[SF_PROBE_HIT], 0);
@@ -271,7 +271,7 @@ START_TEST(probing) {
   probed damaged = probe(folder);
   ck_assert_int_eq(damaged.states[SF_PROBE_HIT], 0);
   ck_assert_int_gt(damaged.reasons, 0);
-  remove_cache_folder(folder);
+  remove_tree(folder);
 }
 END_TEST
 #endif
@@ -291,5 +291,5 @@ int main(void) {
   tcase_add_test(cases, probing);
 #endif
   suite_add_tcase(suite, cases);
-  return finish(suite);
+  return run_suite(suite);
 }

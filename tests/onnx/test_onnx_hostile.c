@@ -2,8 +2,8 @@
  * status with a message, nothing is leaked, and memory stays bounded. */
 #include "failing_allocator.h"
 #include "weights_file.h"
+#include "suite.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -367,9 +367,5 @@ int main(void) {
   tcase_add_test(tests, external_data_stays_in_the_folder);
   tcase_add_test(tests, everything_refused_is_reported);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed ? 1 : 0;
+  return run_suite(suite);
 }

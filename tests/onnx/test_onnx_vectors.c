@@ -1,11 +1,11 @@
 /* Models that make_models.py wrote, imported and run by the reference back end and as compiled programs, against what ONNX Runtime computed.
  * Every operator of the importer's table is among them. Without an argument the kept file; else the file named: fresh random ones. */
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "weights_file.h"
+#include "suite.h"
 
 enum { PORTS = 32 };
 static const char *path = "vectors.safetensors", *folder = SFI_SOURCE_DIR "/tests/onnx/";
@@ -154,9 +154,5 @@ int main(int argc, char **argv) {
   tcase_set_timeout(tests, 0);
   tcase_add_test(tests, models_compute_what_onnx_runtime_computes);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed ? 1 : 0;
+  return run_suite(suite);
 }

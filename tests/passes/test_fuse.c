@@ -159,5 +159,5 @@ int main(void) {
   tcase_add_test(tests, limits_hold);
   tcase_add_loop_test(tests, memory_does_not_overlap, 0, NETWORKS);
   suite_add_tcase(suite, tests);
-  return finish(suite);
+  return run_suite(suite);
 }

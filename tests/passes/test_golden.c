@@ -4,11 +4,11 @@
 #include "context.h"
 #include "passes.h"
 #include "ref.h"
+#include "suite.h"
 #ifdef SFI_HAVE_LLVM
 #include "cpu.h"
 #endif
 
-#include <check.h>
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -387,10 +387,7 @@ int main(void) {
   tcase_set_timeout(tests, 120);
   tcase_add_test(tests, test_golden_files);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_ENV);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
+  int failed = run_suite(suite);
   sf_context_release(context);
-  return failed != 0;
+  return failed;
 }

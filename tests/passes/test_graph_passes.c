@@ -5,8 +5,8 @@
 #include "passes.h"
 #include "random_graph.h"
 #include "ref.h"
+#include "suite.h"
 
-#include <check.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -335,9 +335,5 @@ int main(void) {
   tcase_add_test(all, large_extents);
   tcase_add_test(all, rules_have_golden_files);
   suite_add_tcase(suite, all);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

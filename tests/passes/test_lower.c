@@ -206,5 +206,5 @@ int main(void) {
   tcase_add_loop_test(tests, fusion_keeps_every_bit, 0, (int)SFI_COUNT(builders));
   tcase_add_loop_test(tests, runs_out_of_memory, 0, (int)SFI_COUNT(builders));
   suite_add_tcase(suite, tests);
-  return finish(suite);
+  return run_suite(suite);
 }

@@ -101,5 +101,5 @@ int main(void) {
   tcase_add_test(tests, ordinary_values);
   tcase_add_test(tests, special_values);
   suite_add_tcase(suite, tests);
-  return finish(suite);
+  return run_suite(suite);
 }

@@ -500,5 +500,5 @@ int main(void) {
   tcase_add_test(tests, the_judge_decides_among_several);
   tcase_add_test(tests, none_is_refused);
   suite_add_tcase(suite, tests);
-  return finish(suite);
+  return run_suite(suite);
 }

@@ -2,8 +2,8 @@
 #include "failing_allocator.h"
 #include "passes.h"
 #include "random_weight.h"
+#include "suite.h"
 
-#include <check.h>
 #include <math.h>
 
 /* ---- naive facts --------------------------------------------------------------------------------------------------- */
@@ -339,9 +339,5 @@ int main(void) {
   tcase_add_test(tests, digest_of_shape_strides_and_elements);
   tcase_add_test(tests, weights_as_matrices);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

@@ -4,8 +4,8 @@
 #include "compare.h"
 #include "random_graph.h"
 #include "ref.h"
+#include "suite.h"
 
-#include <check.h>
 #include <float.h>
 #include <math.h>
 
@@ -194,9 +194,5 @@ int main(void) {
   tcase_add_test(tests, bound_of_quotients);
   tcase_add_test(tests, bounds_hold_and_tell);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

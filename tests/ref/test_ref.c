@@ -2,8 +2,8 @@
  * are leaves, extents of the symbol, and running out of memory. */
 #include "failing_allocator.h"
 #include "ref.h"
+#include "suite.h"
 
-#include <check.h>
 #include <math.h>
 
 static sf_context *context;
@@ -192,9 +192,5 @@ int main(void) {
   tcase_add_test(tests, symbol_takes_any_extent);
   tcase_add_test(tests, survives_lack_of_memory);
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

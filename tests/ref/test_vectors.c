@@ -5,8 +5,8 @@
 #include "context.h"
 #include "ref.h"
 #include "ref_vectors.h"
+#include "suite.h"
 
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -145,9 +145,5 @@ int main(void) {
   tcase_add_loop_test(tests, agrees_compiled, 0, sfi_op_count());
   tcase_add_loop_test(tests, agrees_compiled_without_fusion, 0, sfi_op_count());
   suite_add_tcase(suite, tests);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed != 0;
+  return run_suite(suite);
 }

@@ -1,8 +1,8 @@
 /* tools/manifest.c and the words of tools/common.c: what is read, and every refusal with its line and column. */
-#include <check.h>
 #include <stdlib.h>
 
 #include "manifest.h"
+#include "suite.h"
 
 static sf_status parse(manifest *m, const char *text, sf_error *error) {
   *m = (manifest){0};
@@ -168,9 +168,5 @@ int main(void) {
   tcase_add_test(t, words);
   tcase_add_test(t, json_strings);
   suite_add_tcase(suite, t);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+  return run_suite(suite);
 }

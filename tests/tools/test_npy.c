@@ -1,9 +1,9 @@
 /* tools/npy.c: what NumPy writes is read, what is cut, wrong or hostile is refused with a message. */
-#include <check.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "npy.h"
+#include "suite.h"
 
 /* A file of `version` around `literal`, followed by `bytes` zero bytes of elements. Returns its size. */
 static size_t make(char *out, int version, const char *literal, size_t bytes) {
@@ -223,9 +223,5 @@ int main(void) {
   tcase_add_test(t, writes_what_it_reads);
   tcase_add_test(t, reads_the_digits);
   suite_add_tcase(suite, t);
-  SRunner *runner = srunner_create(suite);
-  srunner_run_all(runner, CK_NORMAL);
-  int failed = srunner_ntests_failed(runner);
-  srunner_free(runner);
-  return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+  return run_suite(suite);
 }
