@@ -4,6 +4,10 @@
 
 #include <llvm/Config/llvm-config.h>
 
+/* Version of the code that emitters share: cpu_math.c, cpu_expr.c, cpu_tiles.c. Raised where what they emit changes, as kernels of
+ * all emitters then do. */
+#define COMMON_CODE "2"
+
 #define PACKS_true(fn) sfi_##fn##_pack
 #define PACKS_false(fn) NULL
 #define SFI_EMITTER(fn, text, number, of, is_dense, packs)                                                                         \
@@ -25,7 +29,7 @@ static const sfi_emitter *const emitters[] = {
 };
 
 const sfi_backend sfi_cpu_backend = {.name = "cpu",
-                                     .compiler = "LLVM " LLVM_VERSION_STRING,
+                                     .compiler = "LLVM " LLVM_VERSION_STRING " common " COMMON_CODE,
                                      .emitters = emitters,
                                      .n_emitters = SFI_COUNT(emitters),
                                      .compile = sfi_cpu_compile,
