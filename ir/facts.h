@@ -32,6 +32,8 @@ typedef struct sfi_facts {
   int32_t block_rows, block_columns; /* the largest block (by area; powers of two up to 64) of which some aligned tiles are
                                            empty and the others together at least 95 % full; 1 1: none */
   sfi_digest pattern;                /* of rows, columns and the bitmap of nonzeros, row-major */
+  const uint8_t *live; /* for each row, then each column: does it hold a nonzero? NULL where none is dead; scans leave it to
+                          whoever keeps facts */
 } sfi_facts;
 
 /* An order of rows with equal digests of their patterns next to each other: classes by their first rows, rows of a class as they come.

@@ -16,12 +16,13 @@ struct sfi_known_facts {
   sfi_facts facts;
 };
 
-/* Facts are stored as they lie in memory; the key names what that depends on. */
-_Static_assert(sizeof(sfi_facts) == 10 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
+/* Facts are stored as they lie in memory, their list of live rows and columns behind them; the key names what that depends on. */
+enum { STORED = offsetof(sfi_facts, live) };
+_Static_assert(STORED == 10 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define FACTS_FORMAT "facts 2 little"
+#define FACTS_FORMAT "facts 3 little"
 #else
-#define FACTS_FORMAT "facts 2 big"
+#define FACTS_FORMAT "facts 3 big"
 #endif
 
 static bool same_matrix(const sfi_matrix *a, const sfi_matrix *b) {
@@ -43,14 +44,43 @@ sfi_digest sfi_weight_facts_digest(void *user, const sfi_matrix *matrix) {
   return digest;
 }
 
+/* Bytes of the list; 0: there is none. */
+static size_t live_bytes(const sfi_facts *facts) {
+  return facts->dead_rows + facts->dead_columns ? (size_t)(facts->rows + facts->columns) : 0;
+}
+
+/* Facts of `matrix`, of which only the extents are looked at, from what an entry holds. */
+static bool read_facts(sfi_weight_facts *known, const sfi_blob *blob, const sfi_matrix *matrix, sfi_facts *out_facts) {
+  if (blob->size < STORED) return false;
+  memcpy(out_facts, blob->data, STORED);
+  const size_t bytes = live_bytes(out_facts);
+  if (out_facts->rows != matrix->rows || out_facts->columns != matrix->columns || blob->size != STORED + bytes) return false;
+  return bytes == 0 || (out_facts->live = sfi_arena_copy(&known->arena, blob->data + STORED, bytes));
+}
+
 static bool from_cache(sfi_weight_facts *known, const sfi_cache_key *key, const sfi_matrix *matrix, sfi_facts *out_facts) {
   sfi_blob blob;
   int level;
   if (!sfi_cache_get(known->context->jit->cache, key, known->disk, &blob, &level, NULL, 0)) return false;
-  bool fits = blob.size == sizeof *out_facts;
-  if (fits) memcpy(out_facts, blob.data, sizeof *out_facts);
+  const bool read = read_facts(known, &blob, matrix, out_facts);
   sfi_blob_deinit(&blob);
-  return fits && out_facts->rows == matrix->rows && out_facts->columns == matrix->columns;
+  return read;
+}
+
+static sf_status scan(sfi_weight_facts *known, const sfi_cache_key *key, const sfi_matrix *matrix, sfi_facts *out_facts) {
+  sfi_blob entry;
+  sf_status status = sfi_scan_zeros(matrix, &known->context->allocator, known->diag, out_facts);
+  if (status != SF_OK) return status;
+  known->scanned++;
+  const size_t bytes = live_bytes(out_facts);
+  if (!sfi_blob_init(&entry, &known->context->allocator, STORED + bytes)) return sfi_fail_memory(known->diag);
+  memcpy(entry.data, out_facts, STORED);
+  if (bytes) sfi_scan_live(matrix, entry.data + STORED);
+  if (bytes && !(out_facts->live = sfi_arena_copy(&known->arena, entry.data + STORED, bytes)))
+    status = sfi_fail_memory(known->diag);
+  sfi_cache_put(known->context->jit->cache, key, known->disk, entry.data, entry.size);
+  sfi_blob_deinit(&entry);
+  return status;
 }
 
 const sfi_facts *sfi_weight_facts_get(void *user, const sfi_matrix *matrix, sfi_digest digest) {
@@ -68,11 +98,7 @@ const sfi_facts *sfi_weight_facts_get(void *user, const sfi_matrix *matrix, sfi_
   sfi_digest_hex(digest, hex);
   int length = snprintf(text, sizeof text, FACTS_FORMAT " %s", hex);
   sfi_cache_key key = {SFI_ENTRY_PROFILE, text, (size_t)length, "", "", ""};
-  if (!from_cache(known, &key, matrix, &fresh->facts)) {
-    if (sfi_scan_zeros(matrix, &known->context->allocator, known->diag, &fresh->facts) != SF_OK) return NULL;
-    known->scanned++;
-    sfi_cache_put(known->context->jit->cache, &key, known->disk, &fresh->facts, sizeof fresh->facts);
-  }
+  if (!from_cache(known, &key, matrix, &fresh->facts) && scan(known, &key, matrix, &fresh->facts) != SF_OK) return NULL;
   fresh->next = known->facts;
   known->facts = fresh;
   return &fresh->facts;

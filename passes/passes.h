@@ -34,9 +34,12 @@ sf_status sfi_eliminate_common(sfi_pass_env *env, const sf_graph *graph, sf_grap
 sf_status sfi_eliminate_dead(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
 /* Shrinks weights by channels that are provably zero; see its file. */
 sf_status sfi_propagate_dead_channels(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
+sf_status sfi_join_products(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
 
 /* Scans W once. SF_STATUS_OUT_OF_MEMORY is its only failure: it needs two bitmaps of W as scratch. */
 sf_status sfi_scan_zeros(const sfi_matrix *matrix, const sf_allocator *allocator, sfi_diag *diag, sfi_facts *out_facts);
+/* What facts list as `live`, of rows + columns entries. */
+void sfi_scan_live(const sfi_matrix *matrix, uint8_t *out_live);
 /* Digest of a matrix: shape, strides and elements. Never allocates. */
 sfi_digest sfi_matrix_digest(const sfi_matrix *matrix);
 /* How the static operand of a matmul or conv2d is read as W; false where the node has none that is a matrix. `operand` is its index

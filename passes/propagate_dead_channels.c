@@ -112,37 +112,48 @@ static bool row_removed(const propagation *p, const contraction *c, int64_t r) {
   return c->rows >= 0 && sfi_channel_removed(&p->channels, c->rows + (int32_t)r);
 }
 
-/* Do the facts, which a warm start has without a look at the weight, say that none of its rows or inner indices is dead? Then what stays
- * needs all of them, and no row gives 0: unless rows were removed, or operands are 0 where the row is not. */
-static bool known_alive(propagation *p, const contraction *c) {
-  for (int64_t r = 0; r < c->matrix.rows; r++)
-    if (row_removed(p, c, r)) return false;
-  for (int64_t k = 0; c->operand >= 0 && k < c->inner.count; k++)
-    if (flags_of(p, c->operand, k) & SFI_SLOT_ZERO) return false;
+/* Is the row or column of W alive? Facts without a list of them say that all are. */
+static bool is_live(const sfi_facts *facts, int64_t i) {
+  return !facts->live || facts->live[i];
+}
+
+/* Do the facts, which a warm start has without a look at the weight, say all that read_weight wants to know? Not where a row was removed
+ * that is not dead, or an operand is 0 where the column is not. */
+static const sfi_facts *facts_that_do(propagation *p, const contraction *c) {
   sfi_pass_env *env = p->env;
   const sfi_facts *facts = env->facts(env->facts_user, &c->matrix, env->digest(env->facts_user, &c->matrix));
   p->failed = p->failed || !facts;
-  return facts && facts->dead_rows == 0 && facts->dead_columns == 0;
+  if (!facts || (!facts->live && facts->dead_rows + facts->dead_columns > 0)) return NULL;
+  for (int64_t r = 0; r < c->matrix.rows; r++)
+    if (is_live(facts, r) && row_removed(p, c, r)) return NULL;
+  for (int64_t k = 0; c->operand >= 0 && k < c->matrix.columns; k++)
+    if (is_live(facts, c->matrix.rows + k) && flags_of(p, c->operand, k / c->taps) & SFI_SLOT_ZERO) return NULL;
+  return facts;
 }
 
-/* Reads the weight: which inner indices do the rows that stay need, and, where asked, which of them give 0? */
+/* Is row r of W nothing but zeros where the operand is not 0? Marks the inner indices that it needs. */
+static bool read_row(const propagation *p, const contraction *c, int64_t r) {
+  const float *row = c->matrix.data + r * c->matrix.row_stride;
+  bool zero = true;
+  for (int64_t k = 0; k < c->matrix.columns; k++) {
+    float w = row[k * c->matrix.column_stride];
+    if (w == 0 || (isfinite(w) && flags_of(p, c->operand, k / c->taps) & SFI_SLOT_ZERO)) continue;
+    zero = false;
+    if (c->columns >= 0) p->channels.flags[c->columns + k / c->taps] |= SFI_SLOT_LIVE;
+  }
+  return zero;
+}
+
+/* Which inner indices do the rows that stay need, and, where asked, which of them give 0? */
 static void read_weight(propagation *p, const contraction *c, bool zeros) {
   uint8_t *flags = p->channels.flags;
-  if (known_alive(p, c)) {
-    for (int64_t k = 0; c->columns >= 0 && k < c->inner.count; k++) flags[c->columns + k] |= SFI_SLOT_LIVE;
-    return;
-  }
+  const sfi_facts *facts = facts_that_do(p, c);
   for (int64_t k = 0; c->columns >= 0 && k < c->inner.count; k++) flags[c->columns + k] &= (uint8_t)~SFI_SLOT_LIVE;
+  for (int64_t k = 0; facts && c->columns >= 0 && k < c->matrix.columns; k++)
+    if (is_live(facts, c->matrix.rows + k)) flags[c->columns + k / c->taps] |= SFI_SLOT_LIVE;
   for (int64_t r = 0; r < c->matrix.rows; r++) {
-    const float *row = c->matrix.data + r * c->matrix.row_stride;
-    bool zero = true;
     if (row_removed(p, c, r)) continue;
-    for (int64_t k = 0; k < c->matrix.columns; k++) {
-      float w = row[k * c->matrix.column_stride];
-      if (w == 0 || (isfinite(w) && flags_of(p, c->operand, k / c->taps) & SFI_SLOT_ZERO)) continue;
-      zero = false;
-      if (c->columns >= 0) flags[c->columns + k / c->taps] |= SFI_SLOT_LIVE;
-    }
+    bool zero = facts ? !is_live(facts, r) : read_row(p, c, r);
     bool no_bias = !c->bias || (c->bias->first[0] >= 0 ? flags[c->bias->first[0] + r] : c->bias->flags) & SFI_SLOT_ZERO;
     if (zeros && zero && no_bias && c->rows >= 0) flags[c->rows + r] |= SFI_SLOT_ZERO;
   }
@@ -162,7 +173,10 @@ static bool reduces_something(const sf_graph *graph, const sfi_node *node) {
 static void find_zeros(propagation *p, sf_value value) {
   const sfi_node *node = &p->channels.graph->nodes[value];
   contraction c;
-  sfi_channels_describe(&p->channels, value);
+  const bool contracts = node->op == SF_OP_MATMUL || node->op == SF_OP_CONV2D;
+  /* Not the tables of other operations, which may be the largest tensor of all. */
+  if (contracts || sfi_op_of(node->op)->flags & SF_OPF_ELEMENTWISE || node->op == SF_OP_CONCAT)
+    sfi_channels_describe(&p->channels, value);
   switch (node->op) {
   case SF_OP_MATMUL:
   case SF_OP_CONV2D:

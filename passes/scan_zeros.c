@@ -267,3 +267,23 @@ done:
   sfi_free(allocator, histogram, histogram_bytes);
   return st;
 }
+
+void sfi_scan_live(const sfi_matrix *matrix, uint8_t *out_live) {
+  memset(out_live, 0, (size_t)(matrix->rows + matrix->columns));
+  /* Walk memory in its own order here too. */
+  const bool turned = matrix->row_stride < matrix->column_stride;
+  const int64_t outer = turned ? matrix->columns : matrix->rows, inner = turned ? matrix->rows : matrix->columns;
+  const int64_t outer_stride = turned ? matrix->column_stride : matrix->row_stride,
+                inner_stride = turned ? matrix->row_stride : matrix->column_stride;
+  uint8_t *of_outer = turned ? out_live + matrix->rows : out_live, *of_inner = turned ? out_live : out_live + matrix->rows;
+  for (int64_t i = 0; i < outer; i++) {
+    const float *line = matrix->data + i * outer_stride;
+    uint8_t any = 0;
+    for (int64_t j = 0; j < inner; j++) {
+      uint8_t live = line[j * inner_stride] != 0;
+      of_inner[j] |= live;
+      any |= live;
+    }
+    of_outer[i] = any;
+  }
+}

@@ -39,11 +39,16 @@ static sfi_diag diag;
 static sfi_pass_env env;
 static sfi_arena found; /* facts, of the context's memory */
 
+/* Lists live rows and columns of every other weight, by its digest: passes take both. */
 static const sfi_facts *find_facts(void *user, const sfi_matrix *matrix, sfi_digest digest) {
-  (void)user, (void)digest;
+  (void)user;
   sfi_facts *facts = sfi_arena_alloc(&found, sizeof *facts);
-  if (!facts) sfi_fail_memory(&diag);
-  return facts && sfi_scan_zeros(matrix, found.allocator, &diag, facts) == SF_OK ? facts : NULL;
+  uint8_t *live = sfi_arena_alloc(&found, (size_t)(matrix->rows + matrix->columns));
+  if (!facts || !live) sfi_fail_memory(&diag);
+  if (!facts || !live || sfi_scan_zeros(matrix, found.allocator, &diag, facts) != SF_OK) return NULL;
+  sfi_scan_live(matrix, live);
+  if (facts->dead_rows + facts->dead_columns && digest.bytes[0] & 1) facts->live = live;
+  return facts;
 }
 
 static sfi_digest find_digest(void *user, const sfi_matrix *matrix) {
