@@ -111,22 +111,43 @@ void sfi_store_vector(sfi_emission *e, LLVMValueRef value, LLVMValueRef pointer,
   sfi_intrinsic(e, "llvm.masked.store", types, 2, (LLVMValueRef[]){value, pointer, LLVMConstInt(e->i32, 4, false), mask}, 4);
 }
 
-/* log2(lanes) rounds of perfect shuffles. */
+/* row[i] and row[i + apart], for every i that is not such a partner itself, become their shuffles by low and by high. */
+static void shuffle_pairs(sfi_emission *e, LLVMValueRef *row, int32_t apart, const int32_t *low, const int32_t *high) {
+  LLVMValueRef mask[2], lane[64];
+  for (int m = 0; m < 2; m++) {
+    for (int32_t i = 0; i < e->lanes; i++) lane[i] = LLVMConstInt(e->i32, (unsigned long long)(m ? high : low)[i], false);
+    mask[m] = LLVMConstVector(lane, (unsigned)e->lanes);
+  }
+  for (int32_t i = 0; i < e->lanes; i++) {
+    if (i & apart) continue;
+    LLVMValueRef a = row[i], b = row[i + apart];
+    row[i] = LLVMBuildShuffleVector(e->builder, a, b, mask[0], "");
+    row[i + apart] = LLVMBuildShuffleVector(e->builder, a, b, mask[1], "");
+  }
+}
+
+/* Within blocks of four lanes, where that is cheap everywhere, halves are interleaved by one and by two lanes; then even and odd blocks
+ * come together, which is one instruction too. */
 void sfi_transpose(sfi_emission *e, LLVMValueRef *row) {
-  int32_t n = e->lanes;
-  LLVMValueRef next[64], low[64], high[64];
-  for (int32_t i = 0; i < n; i++) {
-    low[i] = LLVMConstInt(e->i32, (unsigned long long)(i / 2 + (i % 2 ? n : 0)), false);
-    high[i] = LLVMConstInt(e->i32, (unsigned long long)(i / 2 + n / 2 + (i % 2 ? n : 0)), false);
-  }
-  LLVMValueRef low_mask = LLVMConstVector(low, (unsigned)n), high_mask = LLVMConstVector(high, (unsigned)n);
-  for (int32_t round = 1; round < n; round *= 2) {
-    for (int32_t i = 0; i < n / 2; i++) {
-      next[2 * i] = LLVMBuildShuffleVector(e->builder, row[i], row[i + n / 2], low_mask, "");
-      next[2 * i + 1] = LLVMBuildShuffleVector(e->builder, row[i], row[i + n / 2], high_mask, "");
+  enum { BLOCK = 4 };
+  const int32_t n = e->lanes, blocks = n / BLOCK;
+  LLVMValueRef out[64];
+  int32_t low[64], high[64], to[64] = {0};
+  for (int32_t unit = 1; unit < n; unit *= 2) {
+    const bool within = unit < BLOCK;
+    const int32_t step = within ? BLOCK / 2 / unit : unit; /* from the column that `low` makes to that of `high` */
+    for (int32_t i = 0; i < n; i++) {
+      const int32_t block = i / BLOCK, lane = i % BLOCK;
+      const bool second = within ? lane / unit % 2 : block >= blocks / 2;
+      const int32_t from = within ? block * BLOCK + lane / (2 * unit) * unit + lane % unit : block * 2 % blocks * BLOCK + lane;
+      low[i] = from + (second ? n : 0);
+      high[i] = low[i] + (within ? BLOCK / 2 : BLOCK);
+      if (i & unit) to[i] += step;
     }
-    memcpy(row, next, (size_t)n * sizeof *row);
+    shuffle_pairs(e, row, unit, low, high);
   }
+  for (int32_t i = 0; i < n; i++) out[to[i]] = row[i];
+  memcpy(row, out, (size_t)n * sizeof *row);
 }
 
 LLVMValueRef sfi_stack(sfi_emission *e, int64_t floats) {
