@@ -44,6 +44,8 @@ static const pass_row pipeline[] = {
     /* Before simplify, which clears away what put heads together again. */
     {"fuse-attention", 2, false, .graph = sfi_fuse_attention},
     {"simplify", 1, false, .graph = sfi_simplify},
+    /* Behind simplify, which puts numbers behind. */
+    {"compose", 2, false, .graph = sfi_compose},
     {"eliminate-common", 1, false, .graph = sfi_eliminate_common},
     /* On what is final otherwise: it cuts a copy of a weight for every use. */
     {"propagate-dead-channels", 2, false, .graph = sfi_propagate_dead_channels},

@@ -29,6 +29,7 @@ typedef sf_status (*sfi_graph_pass)(sfi_pass_env *env, const sf_graph *graph, sf
 sf_status sfi_fold_constants(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
 sf_status sfi_fold_batch_norm(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
 sf_status sfi_fuse_attention(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
+sf_status sfi_compose(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
 sf_status sfi_simplify(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
 sf_status sfi_eliminate_common(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);
 sf_status sfi_eliminate_dead(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph);

@@ -1,7 +1,7 @@
 /* Algebra: each node of the new graph is matched against the rules of simplify_rules.def until none applies.
  * Needs a verified graph; better after fold_batch_norm, which sees a batch_norm whole.
- * Preserves every value bit for bit, -0 and the places of NaN and Inf included, but for what rules below say: the sign of a sum or
- * average that is 0 is not defined (it depends on where a sum starts), and static batch_norm and GELU are rounded differently.
+ * Preserves every value bit for bit, -0 and the places of NaN and Inf included, but for two things that rules below say: the sign of a
+ * sum or average that is 0 is not defined (it depends on where a sum starts), and static batch_norm is rounded differently.
  * A rule looks at operands only, which are simplified already, so one sweep reaches the fixed point. */
 #include "channel_affine.h"
 #include "rewrite.h"
@@ -78,48 +78,6 @@ static sf_value div_power_of_two(sfi_rewrite *rewrite, const sfi_node *node) {
   for (int64_t i = 0; i < count; i++) data[i] = 1 / values[i];
   sf_value reciprocal = sfi_rewrite_add_static(rewrite, &divisor, sfi_label(&divisor), "reciprocal", &divisor.shape, data);
   return make(rewrite, node, SF_OP_MUL, 2, (sf_value[]){node->inputs[0], reciprocal}, 0, NULL);
-}
-
-/* Does static operand `k` hold, for every element, `number` to the precision of fp32? */
-static bool near(const sfi_rewrite *rewrite, const sfi_node *node, int32_t k, double number) {
-  const sfi_node *operand = operand_of(rewrite, node, k);
-  if (!operand->data || operand->dtype != SF_F32 || operand->bytes == 0) return false;
-  for (int64_t i = 0; i < sfi_static_count(operand); i++)
-    if (fabs(((const float *)operand->data)[i] - number) > 1e-7 * number) return false;
-  return true;
-}
-
-/* The other factor of a product with the number `number`; SF_NO_VALUE where `value` is no such product. */
-static sf_value without_factor(const sfi_rewrite *rewrite, sf_value value, double number) {
-  const sfi_node *product = &rewrite->to->nodes[value];
-  if (product->op == SF_OP_MUL && near(rewrite, product, 1, number)) return product->inputs[0];
-  return product->op == SF_OP_DIV && near(rewrite, product, 1, 1 / number) ? product->inputs[0] : SF_NO_VALUE;
-}
-
-/* Is `value` 1 + erf(x / sqrt 2)? */
-static bool is_twice_normal_distribution(const sfi_rewrite *rewrite, sf_value value, sf_value x) {
-  const sfi_node *sum = &rewrite->to->nodes[value];
-  if (sum->op != SF_OP_ADD || !all(rewrite, sum, 1, 1)) return false;
-  const sfi_node *erf = operand_of(rewrite, sum, 0);
-  return erf->op == SF_OP_ERF && without_factor(rewrite, erf->inputs[0], 0.70710678118654752) == x;
-}
-
-/* The product of three in any order, x, 1/2 and 1 + erf(x / sqrt 2), as one operation, as exporters write GELU out. Where x, a sum or
- * the half is broadcast the shapes differ and nothing is done. */
-static sf_value written_out_gelu(sfi_rewrite *rewrite, const sfi_node *node) {
-  sf_value x = SF_NO_VALUE;
-  for (int32_t k = 0; k < 2 && x == SF_NO_VALUE; k++) {
-    sf_value one = node->inputs[k], other = node->inputs[1 - k], halved = without_factor(rewrite, one, 0.5);
-    if (halved != SF_NO_VALUE && is_twice_normal_distribution(rewrite, other, halved)) x = halved; /* (x/2) (1 + erf) */
-    if (halved != SF_NO_VALUE && is_twice_normal_distribution(rewrite, halved, other)) x = other;  /* x ((1 + erf)/2) */
-  }
-  if (x == SF_NO_VALUE && near(rewrite, node, 1, 0.5) && operand_of(rewrite, node, 0)->op == SF_OP_MUL) { /* (x (1 + erf)) 1/2 */
-    const sfi_node *inner = operand_of(rewrite, node, 0);
-    for (int32_t k = 0; k < 2; k++)
-      if (is_twice_normal_distribution(rewrite, inner->inputs[1 - k], inner->inputs[k])) x = inner->inputs[k];
-  }
-  if (x == SF_NO_VALUE || !sfi_shape_equal(&rewrite->to->nodes[x].shape, &node->shape)) return SF_NO_VALUE;
-  return make(rewrite, node, SF_OP_GELU, 1, &x, 0, NULL);
 }
 
 /* relu(relu(x)) = relu(x). */

@@ -225,6 +225,39 @@ static sf_value unary(maker *m, sf_value x) {
       m->options->gentle ? gentle[sf_random_below(&m->random, 4)] : any[sf_random_below(&m->random, (int32_t)SFI_COUNT(any))], x);
 }
 
+/* An operation as exporters write it out in smaller ones. */
+static sf_value written_out(maker *m, sf_value x) {
+  sf_graph *g = m->graph;
+  sf_value one = filled(m, 1), half = filled(m, 0.5f), f;
+  int32_t which = sf_random_below(&m->random, m->options->gentle ? 3 : 4);
+  if (which == 0) return sf_binary(g, SF_OP_MUL, x, sf_unary(g, SF_OP_SIGMOID, x));
+  if (which == 3) {
+    int32_t rank = shape_of(m, x)->rank;
+    if (rank == 0) return SF_NO_VALUE;
+    int64_t axes[2] = {rank - 1, rank - 2};
+    sf_attr over[2] = {ints_attr(SF_ATTR_AXES, rank > 1 && chance(&m->random, 30) ? 2 : 1, axes), {.id = SF_ATTR_KEEPDIMS, .i = 1}};
+    sf_value d = sf_binary(g, SF_OP_SUB, x, op(m, SF_OP_REDUCE_MEAN, 1, &x, 2, over)), square = sf_binary(g, SF_OP_MUL, d, d);
+    sf_value sum = sf_binary(g, SF_OP_ADD, op(m, SF_OP_REDUCE_MEAN, 1, &square, 2, over), filled(m, 0.01f));
+    return sf_binary(g, SF_OP_DIV, d, sf_unary(g, SF_OP_SQRT, sum));
+  }
+  if (which == 1) {
+    f = sf_unary(g, SF_OP_ERF, sf_binary(g, SF_OP_DIV, x, filled(m, 1.41421354f)));
+  } else {
+    sf_value cube = sf_binary(g, SF_OP_MUL, sf_binary(g, SF_OP_MUL, x, x), x);
+    sf_value sum = sf_binary(g, SF_OP_ADD, x, sf_binary(g, SF_OP_MUL, filled(m, 0.044715f), cube));
+    f = sf_unary(g, SF_OP_TANH, sf_binary(g, SF_OP_MUL, sum, filled(m, 0.797884583f)));
+  }
+  sf_value factor = sf_binary(g, SF_OP_ADD, f, one);
+  switch (sf_random_below(&m->random, 3)) {
+  case 0:
+    return sf_binary(g, SF_OP_MUL, sf_binary(g, SF_OP_MUL, x, factor), half);
+  case 1:
+    return sf_binary(g, SF_OP_MUL, sf_binary(g, SF_OP_MUL, half, x), factor);
+  default:
+    return sf_binary(g, SF_OP_MUL, x, sf_binary(g, SF_OP_MUL, factor, half));
+  }
+}
+
 static sf_value binary_static(maker *m, sf_value x) {
   static const sf_op ops[] = {SF_OP_ADD, SF_OP_MUL, SF_OP_SUB, SF_OP_DIV};
   sf_op code = ops[sf_random_below(&m->random, 4)];
@@ -376,9 +409,10 @@ static sf_value again(maker *m, sf_value x) {
 static const struct {
   int32_t weight;
   sf_value (*make)(maker *m, sf_value x);
-} choices[] = {{20, matmul},        {4, matmul_weight_first}, {3, matmul_run_time}, {20, conv2d},  {8, pool},      {15, unary},
-               {15, binary_static}, {6, binary_run_time},     {8, batch_norm},      {10, reshape}, {6, transpose}, {6, concat},
-               {6, slice},          {6, along_axis},          {5, reduce},          {8, again},    {3, attention}};
+} choices[] = {
+    {20, matmul},        {4, matmul_weight_first}, {3, matmul_run_time}, {20, conv2d},  {8, pool},      {15, unary},
+    {15, binary_static}, {6, binary_run_time},     {9, batch_norm},      {10, reshape}, {6, transpose}, {6, concat},
+    {6, slice},          {6, along_axis},          {5, reduce},          {8, again},    {3, attention}, {5, written_out}};
 
 static sf_value any_operation(maker *m) {
   int32_t total = 0, at;

@@ -23,6 +23,7 @@ static const struct {
     {"fold-batch-norm", sfi_fold_batch_norm},
     {"fuse-attention", sfi_fuse_attention},
     {"simplify", sfi_simplify},
+    {"compose", sfi_compose},
     {"eliminate-common", sfi_eliminate_common},
     {"eliminate-dead", sfi_eliminate_dead},
     {"propagate-dead-channels", sfi_propagate_dead_channels},

@@ -23,13 +23,14 @@ static const struct pass {
   const char *name;
   sfi_graph_pass run;
   agreement exact;
-  bool rounds; /* where batch_norm or a chain behind a contraction is composed anew */
+  bool rounds; /* where batch_norm, a chain behind a contraction or written-out operations are composed anew */
 } passes[] = {
     {"eliminate-dead", sfi_eliminate_dead, SAME_BITS, false},
     {"eliminate-common", sfi_eliminate_common, SAME_BITS, false},
     {"fold-constants", sfi_fold_constants, SAME_BITS, false},
     {"propagate-dead-channels", sfi_propagate_dead_channels, SAME_VALUES, false},
     {"simplify", sfi_simplify, SAME_VALUES, true},
+    {"compose", sfi_compose, SAME_VALUES, true},
     {"fold-batch-norm", sfi_fold_batch_norm, SAME_VALUES, true},
 };
 
@@ -172,9 +173,9 @@ static void try_graphs(const struct pass *pass, const sf_random_graph_options *o
   ck_assert_msg(changed > GRAPHS / 20, "%s changed %d graphs of %d: the graphs do not try it", pass->name, changed, GRAPHS);
 }
 
-/* Without batch norms simplify rounds nothing. */
+/* Without batch norms simplify rounds nothing; these always do. */
 static bool rounds_all(const struct pass *pass) {
-  return pass->run == sfi_fold_batch_norm;
+  return pass->run == sfi_fold_batch_norm || pass->run == sfi_compose;
 }
 
 START_TEST(values_stay) {

@@ -1,0 +1,146 @@
+/* Operations that exporters write out in smaller ones, made one again: gelu, gelu_tanh, silu and layer_norm. One kernel or one tail of a
+ * kernel instead of a chain, and for layer_norm no passes over memory in between.
+ * Better after simplify, which puts static operands behind. Preserves values but for rounding. Numbers are compared to the precision of
+ * fp32. A match needs x in the shape of the result, so nothing is broadcast but the numbers. What else reads the smaller operations keeps
+ * them. */
+#include "rewrite.h"
+
+#include <math.h>
+
+static const sfi_node *at(const sfi_rewrite *rewrite, sf_value value) {
+  return &rewrite->to->nodes[value];
+}
+
+/* Does operand `k` hold `number` in every element, as near as fp32 comes? */
+static bool holds(const sfi_rewrite *rewrite, const sfi_node *node, int32_t k, double number) {
+  const sfi_node *operand = at(rewrite, node->inputs[k]);
+  if (!operand->data || operand->dtype != SF_F32 || operand->bytes == 0) return false;
+  for (int64_t i = 0; i < sfi_static_count(operand); i++)
+    if (!(fabs(((const float *)operand->data)[i] - number) <= 1e-7 * fabs(number))) return false;
+  return true;
+}
+
+/* The other factor of a product with `number`; SF_NO_VALUE where `value` is no such product. Static operands stand behind. */
+static sf_value other_factor(const sfi_rewrite *rewrite, sf_value value, double number) {
+  const sfi_node *product = at(rewrite, value);
+  if (product->op == SF_OP_MUL && holds(rewrite, product, 1, number)) return product->inputs[0];
+  return product->op == SF_OP_DIV && holds(rewrite, product, 1, 1 / number) ? product->inputs[0] : SF_NO_VALUE;
+}
+
+/* Is `value` x^3, a product of two products? */
+static bool is_cube(const sfi_rewrite *rewrite, sf_value value, sf_value x) {
+  const sfi_node *product = at(rewrite, value);
+  if (product->op != SF_OP_MUL) return false;
+  for (int32_t k = 0; k < 2; k++) {
+    const sfi_node *square = at(rewrite, product->inputs[k]);
+    if (product->inputs[1 - k] == x && square->op == SF_OP_MUL && square->inputs[0] == x && square->inputs[1] == x) return true;
+  }
+  return false;
+}
+
+/* Is `value` x + 0.044715 x^3? */
+static bool is_gelu_cubic(const sfi_rewrite *rewrite, sf_value value, sf_value x) {
+  const sfi_node *sum = at(rewrite, value);
+  if (sum->op != SF_OP_ADD) return false;
+  for (int32_t k = 0; k < 2; k++) {
+    sf_value cube = other_factor(rewrite, sum->inputs[1 - k], 0.044715);
+    if (sum->inputs[k] == x && cube != SF_NO_VALUE && is_cube(rewrite, cube, x)) return true;
+  }
+  return false;
+}
+
+/* GELU where `value` is 1 + erf(x / sqrt 2), GELU_TANH where it is 1 + tanh(..), else MUL: nothing. */
+static sf_op gelu_by(const sfi_rewrite *rewrite, sf_value value, sf_value x) {
+  const sfi_node *sum = at(rewrite, value);
+  if (sum->op != SF_OP_ADD || !holds(rewrite, sum, 1, 1)) return SF_OP_MUL;
+  const sfi_node *function = at(rewrite, sum->inputs[0]);
+  if (function->op == SF_OP_ERF)
+    return other_factor(rewrite, function->inputs[0], 0.70710678118654752) == x ? SF_OP_GELU : SF_OP_MUL;
+  if (function->op != SF_OP_TANH) return SF_OP_MUL;
+  sf_value cubic = other_factor(rewrite, function->inputs[0], 0.79788456080286536);
+  return cubic != SF_NO_VALUE && is_gelu_cubic(rewrite, cubic, x) ? SF_OP_GELU_TANH : SF_OP_MUL;
+}
+
+/* `op` of x in place of `like`, where the shapes agree. */
+static sf_value one(sfi_rewrite *rewrite, const sfi_node *like, sf_op op, sf_value x, int32_t n_attrs, const sf_attr *attrs) {
+  if (!sfi_shape_equal(&at(rewrite, x)->shape, &like->shape)) return SF_NO_VALUE;
+  return sfi_rewrite_add(rewrite, like, op, 1, &x, n_attrs, attrs);
+}
+
+/* The product, in any order, of x, 1/2 and 1 + erf(x / sqrt 2) or 1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)). */
+static sf_value gelu(sfi_rewrite *rewrite, const sfi_node *product) {
+  for (int32_t k = 0; k < 2; k++) {
+    sf_value factor = product->inputs[k], half = other_factor(rewrite, factor, 0.5), other = product->inputs[1 - k];
+    if (half == SF_NO_VALUE) continue;
+    sf_op op = gelu_by(rewrite, other, half); /* (x/2) (1 + f) */
+    if (op != SF_OP_MUL) return one(rewrite, product, op, half, 0, NULL);
+    op = gelu_by(rewrite, half, other); /* x ((1 + f)/2) */
+    if (op != SF_OP_MUL) return one(rewrite, product, op, other, 0, NULL);
+  }
+  const sfi_node *whole = at(rewrite, product->inputs[0]);
+  if (!holds(rewrite, product, 1, 0.5) || whole->op != SF_OP_MUL) return SF_NO_VALUE;
+  for (int32_t k = 0; k < 2; k++) { /* (x (1 + f))/2 */
+    sf_op op = gelu_by(rewrite, whole->inputs[1 - k], whole->inputs[k]);
+    if (op != SF_OP_MUL) return one(rewrite, product, op, whole->inputs[k], 0, NULL);
+  }
+  return SF_NO_VALUE;
+}
+
+/* x sigmoid(x). */
+static sf_value silu(sfi_rewrite *rewrite, const sfi_node *product) {
+  for (int32_t k = 0; k < 2; k++) {
+    const sfi_node *sigmoid = at(rewrite, product->inputs[1 - k]);
+    if (sigmoid->op == SF_OP_SIGMOID && sigmoid->inputs[0] == product->inputs[k])
+      return one(rewrite, product, SF_OP_SILU, product->inputs[k], 0, NULL);
+  }
+  return SF_NO_VALUE;
+}
+
+/* The first of the dimensions that reduce_mean `mean` of `x` is over, if those are the last ones and stay as 1; else -1. */
+static int32_t mean_from(const sfi_rewrite *rewrite, const sfi_node *mean, sf_value x) {
+  if (mean->op != SF_OP_REDUCE_MEAN || mean->inputs[0] != x || !sfi_attr_int(mean, SF_ATTR_KEEPDIMS)) return -1;
+  const sfi_attr_value *axes = sfi_attr_of(mean, SF_ATTR_AXES);
+  int32_t rank = at(rewrite, x)->shape.rank, first = rank - axes->count;
+  uint32_t seen = 0;
+  for (int32_t i = 0; i < axes->count; i++) seen |= UINT32_C(1) << (axes->ints[i] < 0 ? axes->ints[i] + rank : axes->ints[i]);
+  return seen == (UINT32_C(1) << rank) - (UINT32_C(1) << first) ? first : -1;
+}
+
+/* d / sqrt(mean(d^2) + eps) with d = x - mean(x), both means over the last dimensions. */
+static sf_value layer_norm(sfi_rewrite *rewrite, const sfi_node *quotient) {
+  sf_value d = quotient->inputs[0];
+  const sfi_node *difference = at(rewrite, d), *root = at(rewrite, quotient->inputs[1]);
+  if (difference->op != SF_OP_SUB || root->op != SF_OP_SQRT) return SF_NO_VALUE;
+  sf_value x = difference->inputs[0];
+  int32_t axis = mean_from(rewrite, at(rewrite, difference->inputs[1]), x);
+  const sfi_node *sum = at(rewrite, root->inputs[0]);
+  if (axis < 0 || sum->op != SF_OP_ADD) return SF_NO_VALUE;
+  const sfi_node *eps = at(rewrite, sum->inputs[1]), *variance = at(rewrite, sum->inputs[0]);
+  if (!eps->data || eps->dtype != SF_F32 || eps->bytes != sizeof(float)) return SF_NO_VALUE;
+  float number = *(const float *)eps->data;
+  const sfi_node *square = variance->op == SF_OP_REDUCE_MEAN ? at(rewrite, variance->inputs[0]) : variance;
+  if (square->op != SF_OP_MUL || square->inputs[0] != d || square->inputs[1] != d) return SF_NO_VALUE;
+  if (mean_from(rewrite, variance, variance->inputs[0]) != axis || !(number >= 0) || isinf(number)) return SF_NO_VALUE;
+  sf_attr attrs[2] = {{.id = SF_ATTR_AXIS, .i = axis}, {.id = SF_ATTR_EPS, .f = (double)number}};
+  return one(rewrite, quotient, SF_OP_LAYER_NORM, x, 2, attrs);
+}
+
+static const struct rule {
+  sf_op op; /* of the last of the smaller operations */
+  sf_value (*apply)(sfi_rewrite *rewrite, const sfi_node *node);
+} rules[] = {{SF_OP_MUL, gelu}, {SF_OP_MUL, silu}, {SF_OP_DIV, layer_norm}};
+
+sf_status sfi_compose(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph) {
+  sfi_rewrite rewrite;
+  *out_graph = NULL;
+  if (!sfi_rewrite_begin(&rewrite, env, graph)) return SF_STATUS_OUT_OF_MEMORY;
+  for (size_t i = 0; i < graph->n_nodes && !sfi_rewrite_failed(&rewrite); i++) {
+    sf_value value = sfi_rewrite_copy(&rewrite, (sf_value)i), made = SF_NO_VALUE;
+    for (size_t r = 0; value != SF_NO_VALUE && made == SF_NO_VALUE && r < SFI_COUNT(rules); r++) {
+      const sfi_node node = rewrite.to->nodes[value]; /* a copy: rules grow the graph */
+      if (rules[r].op == node.op) made = rules[r].apply(&rewrite, &node);
+    }
+    if (made != SF_NO_VALUE) rewrite.map[i] = made;
+  }
+  return sfi_rewrite_end(&rewrite, SF_OK, out_graph);
+}
