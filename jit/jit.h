@@ -147,7 +147,7 @@ void sfi_machine_name(char out[SFI_MACHINE_SIZE]);
 /* Replaces the rates of the context's target by those of this machine, from the cache or measured. */
 void sfi_calibrate(sf_context *context);
 
-enum { SFI_GRAPHS_MAX = 8 };
+enum { SFI_GRAPHS_MAX = 9 };
 
 /* One run of the passes: a graph and a plan for each class. */
 typedef struct sfi_pipeline {

@@ -49,6 +49,8 @@ static const pass_row pipeline[] = {
     {"eliminate-common", 1, false, .graph = sfi_eliminate_common},
     /* On what is final otherwise: it cuts a copy of a weight for every use. */
     {"propagate-dead-channels", 2, false, .graph = sfi_propagate_dead_channels},
+    /* Last: others need not look through the slices that it leaves. */
+    {"join-products", 2, false, .graph = sfi_join_products},
     {"lower-to-kernels", 0, false, .plan = lower},
     /* Before the choice: an emitter accepts a kernel with its epilogue or not at all. */
     {"fuse", 2, true, .plan = fuse},

@@ -25,6 +25,7 @@ typedef struct sfi_located {
   sfi_view row;
   sfi_grouping walk; /* how the kernel that wrote `row` walks over it; a consumer that walks alike can be fused */
   int32_t panel;     /* buffer in PANEL, SFI_NO_BUFFER: none */
+  sfi_poly feature;  /* of that buffer, which may have more: the value's first one */
 } sfi_located;
 
 static inline bool sfi_low_in_panels_only(const sfi_located *value) {
@@ -74,9 +75,9 @@ void sfi_low_space(sfi_lowering *l, sfi_kernel *kernel, const sfi_shape *shape, 
 /* The access in that space; the grouping suits the view. */
 sfi_access sfi_low_access(sfi_lowering *l, const sfi_kernel *kernel, const sfi_shape *shape, const sfi_view *view,
                           const sfi_grouping *grouping);
-/* Space (panel, feature, lane) of a value of `shape`, and its accesses. */
+/* Space (panel, feature, lane) of a value of `shape`, and the access to features of a buffer from `first` on. */
 void sfi_low_panel_space(sfi_lowering *l, sfi_kernel *kernel, const sfi_shape *shape);
-sfi_access sfi_low_panel_access(sfi_lowering *l, int32_t buffer, sfi_poly features);
+sfi_access sfi_low_panel_access(sfi_lowering *l, int32_t buffer, sfi_poly first);
 /* False where the columns are not one index. */
 bool sfi_low_panel_row_access(sfi_lowering *l, const sfi_shape *shape, const sfi_view *view, sfi_access *out);
 /* As many leading dimensions, at most `limit`, as leave a tile some work. */
@@ -91,8 +92,9 @@ sfi_view sfi_low_densify(sfi_lowering *l, const sfi_shape *shape, const sfi_view
 /* The value in rows: any strides, or dense from offset 0. Copied where it is not so yet. */
 sfi_view sfi_low_row(sfi_lowering *l, sf_value v);
 sfi_view sfi_low_dense(sfi_lowering *l, sf_value v);
-/* Buffer of the value, or of a view, in panels. Copied where it is not so yet. */
-int32_t sfi_low_panel(sfi_lowering *l, sf_value v);
+/* The value in panels. Copied where it is not so yet. */
+sfi_access sfi_low_panel(sfi_lowering *l, sf_value v);
+/* New panels holding a view. */
 int32_t sfi_low_panel_of(sfi_lowering *l, const sfi_shape *shape, const sfi_view *view);
 /* The view seen from a larger shape: dimension i of `from` stands on first + i there; others, and those of extent 1 in `from`, get
  * stride 0. */
@@ -102,6 +104,8 @@ void sfi_low_copy(sfi_lowering *l, const sfi_shape *shape, const sfi_view *from,
 /* Copies a value wherever it lives into a view of its shape. */
 void sfi_low_store(sfi_lowering *l, sf_value v, const sfi_view *to);
 void sfi_low_set_row(sfi_lowering *l, sf_value v, int32_t buffer, const sfi_grouping *walk);
+/* New panels for the value, to be written; their access. */
+sfi_access sfi_low_set_panel(sfi_lowering *l, sf_value v);
 
 /* ---- operations --------------------------------------------------------------------------------------------------- */
 

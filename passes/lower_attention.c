@@ -26,10 +26,12 @@ static sfi_access head_access(sfi_lowering *l, sf_value v, int64_t features, int
   sfi_access access = {0};
   if (value->row.buffer == SFI_NO_BUFFER && in_panels(value)) {
     const sfi_poly panel = sfi_const(l->panel);
-    access.buffer = value->panel;
+    const sfi_access whole = sfi_low_panel(l, v);
+    access.buffer = whole.buffer;
+    access.offset = whole.offset;
     access.stride[1] = sfi_low_mul(l, panel, sfi_const(features));
     access.stride[3] = panel;
-    access.stride[first] = sfi_low_mul(l, panel, value->shape.dims[2]);
+    access.stride[first] = whole.stride[0];
     access.stride[second] = sfi_const(1);
     return access;
   }
@@ -73,7 +75,7 @@ void sfi_low_attention(sfi_lowering *l, sf_value v) {
   }
   sfi_kernel kernel = sfi_low_kernel(l, SFI_ANCHOR_ATTEND);
   if (panels)
-    value->panel = sfi_low_temp(l, v, &value->shape, true);
+    sfi_low_set_panel(l, v);
   else
     sfi_low_set_row(l, v, sfi_low_temp(l, v, &value->shape, false), NULL);
   kernel.rank = 5;

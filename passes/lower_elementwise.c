@@ -26,7 +26,7 @@ static sfi_access panel_operand(sfi_lowering *l, sf_value operand, int32_t first
   bool same_columns = value->panel != SFI_NO_BUFFER && first == 0 && value->shape.rank == shape->rank;
   for (int32_t d = 0; same_columns && d < last; d++) same_columns = sfi_poly_equal(value->shape.dims[d], shape->dims[d]);
   if (same_columns) {
-    sfi_access access = sfi_low_panel_access(l, value->panel, value->shape.dims[last]);
+    sfi_access access = sfi_low_panel(l, operand);
     if (sfi_is(value->shape.dims[last], 1)) access.stride[1] = sfi_const(0);
     return access;
   }
@@ -99,13 +99,11 @@ static void choose_space(sfi_lowering *l, map *m, sf_value v, const int32_t *fir
 /* The output of a finished expression. */
 static void finish(sfi_lowering *l, map *m, sf_value v) {
   sfi_located *value = &l->values[v];
-  const int32_t buffer = sfi_low_temp(l, v, &value->shape, m->panels);
   if (m->panels) {
-    value->panel = buffer;
-    m->kernel.operand[0] = sfi_low_panel_access(l, buffer, m->kernel.extent[1].of);
+    m->kernel.operand[0] = sfi_low_set_panel(l, v);
     sfi_low_tile(l, &m->kernel, 2);
   } else {
-    sfi_low_set_row(l, v, buffer, &m->grouping);
+    sfi_low_set_row(l, v, sfi_low_temp(l, v, &value->shape, false), &m->grouping);
     m->kernel.operand[0] = sfi_low_access(l, &m->kernel, &value->shape, &value->row, &m->grouping);
     sfi_low_tile(l, &m->kernel, m->kernel.rank);
   }

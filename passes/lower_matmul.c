@@ -67,20 +67,16 @@ static void rows(sfi_lowering *l, sf_value v, const sfi_shape *shape, sfi_view x
 
 /* x[.., n, k] W^T, columns in panels. */
 static void panels(sfi_lowering *l, sf_value v, sf_value x, bool exchange, sfi_kernel *kernel) {
-  sfi_located *value = &l->values[v];
-  sfi_shape shape = l->values[x].shape;
+  sfi_shape shape;
   sfi_view view;
-  int32_t buffer;
   if (exchange) {
     exchanged(l, x, true, &shape, &view);
-    buffer = sfi_low_panel_of(l, &shape, &view);
+    kernel->operand[1] = sfi_low_panel_access(l, sfi_low_panel_of(l, &shape, &view), sfi_const(0));
   } else {
-    buffer = sfi_low_panel(l, x);
+    kernel->operand[1] = sfi_low_panel(l, x);
   }
-  value->panel = sfi_low_temp(l, v, &value->shape, true);
-  sfi_low_panel_space(l, kernel, &value->shape);
-  kernel->operand[0] = sfi_low_panel_access(l, value->panel, kernel->extent[1].of);
-  kernel->operand[1] = sfi_low_panel_access(l, buffer, shape.dims[shape.rank - 1]);
+  sfi_low_panel_space(l, kernel, &l->values[v].shape);
+  kernel->operand[0] = sfi_low_set_panel(l, v);
   kernel->contract.row_count = kernel->extent[1].of;
 }
 

@@ -203,9 +203,10 @@ void sfi_low_panel_space(sfi_lowering *l, sfi_kernel *kernel, const sfi_shape *s
   kernel->ragged = (sfi_ragged){.width = l->panel, .panel = 0, .lane = 2, .columns = columns};
 }
 
-sfi_access sfi_low_panel_access(sfi_lowering *l, int32_t buffer, sfi_poly features) {
-  const sfi_poly panel = sfi_const(l->panel);
-  return (sfi_access){.buffer = buffer, .stride = {sfi_low_mul(l, features, panel), panel, sfi_const(1)}};
+sfi_access sfi_low_panel_access(sfi_lowering *l, int32_t buffer, sfi_poly first) {
+  const sfi_poly panel = sfi_const(l->panel), features = l->plan->buffers[buffer].features;
+  return (sfi_access){
+      .buffer = buffer, .offset = sfi_low_mul(l, first, panel), .stride = {sfi_low_mul(l, features, panel), panel, sfi_const(1)}};
 }
 
 bool sfi_low_panel_row_access(sfi_lowering *l, const sfi_shape *shape, const sfi_view *view, sfi_access *out) {

@@ -18,9 +18,8 @@ static void along_axis(sfi_lowering *l, sf_value v, int32_t axis, int32_t end, s
   *panels = sfi_low_in_panels_only(from) && axis == shape->rank - 1;
   if (*panels) {
     sfi_low_panel_space(l, kernel, shape);
-    to->panel = sfi_low_temp(l, v, shape, true);
-    kernel->operand[0] = sfi_low_panel_access(l, to->panel, kernel->extent[1].of);
-    kernel->operand[1] = sfi_low_panel_access(l, from->panel, kernel->extent[1].of);
+    kernel->operand[0] = sfi_low_set_panel(l, v);
+    kernel->operand[1] = sfi_low_panel(l, x);
     kernel->axis = 1;
     sfi_low_tile(l, kernel, 1);
     return;
@@ -71,16 +70,16 @@ void sfi_low_layer_norm(sfi_lowering *l, sf_value v) {
 }
 
 /* Along the last dimension of panels: space (panel, lane), the output one row of columns. */
-static void reduce_panels(sfi_lowering *l, sf_value v, const sfi_located *from, sfi_kernel *kernel) {
-  const sfi_shape *shape = &from->shape;
-  sfi_low_panel_space(l, kernel, shape);
-  const sfi_access x = sfi_low_panel_access(l, from->panel, kernel->extent[1].of);
+static void reduce_panels(sfi_lowering *l, sf_value v, sfi_kernel *kernel) {
+  const sf_value from = l->graph->nodes[v].inputs[0];
+  sfi_low_panel_space(l, kernel, &l->values[from].shape);
+  const sfi_access x = sfi_low_panel(l, from);
   kernel->reduce_rank = 1;
   kernel->reduce_extent[0] = kernel->extent[1];
   kernel->extent[1] = kernel->extent[2];
   kernel->rank = 2;
   kernel->ragged.lane = 1;
-  kernel->operand[1] = (sfi_access){.buffer = x.buffer, .stride = {x.stride[0], x.stride[2], x.stride[1]}};
+  kernel->operand[1] = (sfi_access){.buffer = x.buffer, .offset = x.offset, .stride = {x.stride[0], x.stride[2], x.stride[1]}};
   sfi_low_set_row(l, v, sfi_low_temp(l, v, &l->values[v].shape, false), NULL);
   kernel->operand[0] = (sfi_access){.buffer = l->values[v].row.buffer, .stride = {sfi_const(l->panel), sfi_const(1)}};
   sfi_low_tile(l, kernel, 1);
@@ -134,7 +133,7 @@ static void reduce(sfi_lowering *l, sf_value v, sf_op op, const bool *reduced, i
   kernel.n_operands = 2;
   sfi_low_load(&kernel.pre, 1);
   if (sfi_low_in_panels_only(from) && n_reduced == 1 && reduced[from->shape.rank - 1])
-    reduce_panels(l, v, from, &kernel);
+    reduce_panels(l, v, &kernel);
   else
     reduce_rows(l, v, reduced, keepdims, &kernel);
   sfi_low_push(l, &kernel);

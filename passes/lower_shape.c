@@ -12,20 +12,45 @@ void sfi_low_transpose(sfi_lowering *l, sf_value v) {
   for (int32_t d = 0; d < node->shape.rank; d++) to->stride[d] = from.stride[perm[d]];
 }
 
+/* First index of dimension d of a slice. Starts beyond the end leave no element; the offset is then unused. */
+static sfi_poly first_index(sfi_lowering *l, const sfi_node *node, int32_t d, sfi_poly extent) {
+  const sfi_attr_value *symbolic = sfi_attr_of(node, SF_ATTR_SYMBOLIC);
+  sfi_poly start = sfi_const(sfi_attr_of(node, SF_ATTR_STARTS)->ints[d]);
+  for (int32_t i = 0; i < symbolic->count; i++) {
+    if (symbolic->ints[i] == d) start = sfi_const(0);
+  }
+  if (start.c[0] < 0) start = sfi_low_add(l, start, extent);
+  if (sfi_is_const(start) && sfi_is_const(extent)) start.c[0] = sfi_max(0, sfi_min(start.c[0], extent.c[0]));
+  return start;
+}
+
+/* Neighbouring features, of all columns, of a value that lives in panels? */
+static bool slices_features(const sfi_lowering *l, sf_value v) {
+  const sfi_node *node = &l->graph->nodes[v];
+  const sfi_located *from = &l->values[node->inputs[0]];
+  const sfi_attr_value *steps = sfi_attr_of(node, SF_ATTR_STEPS);
+  const int32_t last = from->shape.rank - 1;
+  if (!sfi_low_in_panels_only(from) || last < 0 || (steps->count && steps->ints[last] != 1)) return false;
+  for (int32_t d = 0; d < last; d++) {
+    if (!sfi_poly_equal(from->shape.dims[d], l->values[v].shape.dims[d])) return false;
+  }
+  return !sfi_is(l->values[v].shape.dims[last], 0);
+}
+
 void sfi_low_slice(sfi_lowering *l, sf_value v) {
   const sfi_node *node = &l->graph->nodes[v];
-  const sfi_attr_value *starts = sfi_attr_of(node, SF_ATTR_STARTS), *steps = sfi_attr_of(node, SF_ATTR_STEPS);
-  const sfi_attr_value *symbolic = sfi_attr_of(node, SF_ATTR_SYMBOLIC);
-  const sfi_shape *shape = &l->values[node->inputs[0]].shape;
+  const sfi_attr_value *steps = sfi_attr_of(node, SF_ATTR_STEPS);
+  const sfi_located *from = &l->values[node->inputs[0]];
+  const sfi_shape *shape = &from->shape;
+  if (slices_features(l, v)) {
+    const int32_t last = shape->rank - 1;
+    l->values[v].panel = from->panel;
+    l->values[v].feature = sfi_low_add(l, from->feature, first_index(l, node, last, shape->dims[last]));
+    return;
+  }
   sfi_view view = sfi_low_row(l, node->inputs[0]);
   for (int32_t d = 0; d < shape->rank; d++) {
-    /* Starts beyond the end leave no element; the offset is then unused. */
-    sfi_poly start = sfi_const(starts->ints[d]);
-    for (int32_t i = 0; i < symbolic->count; i++) {
-      if (symbolic->ints[i] == d) start = sfi_const(0);
-    }
-    if (start.c[0] < 0) start = sfi_low_add(l, start, shape->dims[d]);
-    if (sfi_is_const(start) && sfi_is_const(shape->dims[d])) start.c[0] = sfi_max(0, sfi_min(start.c[0], shape->dims[d].c[0]));
+    const sfi_poly start = first_index(l, node, d, shape->dims[d]);
     view.offset = sfi_low_add(l, view.offset, sfi_low_mul(l, view.stride[d], start));
     if (steps->count && steps->ints[d] != 1) view.stride[d] = sfi_low_mul(l, view.stride[d], sfi_const(steps->ints[d]));
   }
@@ -74,6 +99,7 @@ void sfi_low_reshape(sfi_lowering *l, sf_value v) {
   /* Panels see the last dimension and all before it: the rest of the shape is free. */
   if (a->rank && b->rank && sfi_poly_equal(a->dims[a->rank - 1], b->dims[b->rank - 1]) && !sfi_is(a->dims[a->rank - 1], 0)) {
     to->panel = from->panel;
+    to->feature = from->feature;
     if (from->row.buffer == SFI_NO_BUFFER) return;
   }
   to->row = sfi_low_row(l, input);

@@ -57,7 +57,7 @@ static bool unpack(sfi_lowering *l, const sfi_located *value, const sfi_view *to
   sfi_kernel kernel = copy_kernel(l);
   if (!sfi_low_panel_row_access(l, shape, to, &kernel.operand[0])) return false;
   sfi_low_panel_space(l, &kernel, shape);
-  kernel.operand[1] = sfi_low_panel_access(l, value->panel, kernel.extent[1].of);
+  kernel.operand[1] = sfi_low_panel_access(l, value->panel, value->feature);
   kernel.n_operands = 2;
   sfi_low_tile(l, &kernel, 2);
   sfi_low_push(l, &kernel);
@@ -96,17 +96,17 @@ int32_t sfi_low_panel_of(sfi_lowering *l, const sfi_shape *shape, const sfi_view
   }
   const int32_t buffer = sfi_low_temp(l, SF_NO_VALUE, shape, true);
   sfi_low_panel_space(l, &kernel, shape);
-  kernel.operand[0] = sfi_low_panel_access(l, buffer, kernel.extent[1].of);
+  kernel.operand[0] = sfi_low_panel_access(l, buffer, sfi_const(0));
   kernel.n_operands = 2;
   sfi_low_tile(l, &kernel, 2);
   sfi_low_push(l, &kernel);
   return buffer;
 }
 
-int32_t sfi_low_panel(sfi_lowering *l, sf_value v) {
+sfi_access sfi_low_panel(sfi_lowering *l, sf_value v) {
   sfi_located *value = &l->values[v];
   if (value->panel == SFI_NO_BUFFER) value->panel = sfi_low_panel_of(l, &value->shape, &value->row);
-  return value->panel;
+  return sfi_low_panel_access(l, value->panel, value->feature);
 }
 
 sfi_view sfi_low_stretch(const sfi_shape *from, const sfi_view *view, int32_t first) {
@@ -129,4 +129,10 @@ void sfi_low_set_row(sfi_lowering *l, sf_value v, int32_t buffer, const sfi_grou
   value->row = (sfi_view){.buffer = buffer};
   sfi_low_dense_strides(l, &value->shape, value->row.stride);
   if (walk) value->walk = *walk;
+}
+
+sfi_access sfi_low_set_panel(sfi_lowering *l, sf_value v) {
+  sfi_located *value = &l->values[v];
+  value->panel = sfi_low_temp(l, v, &value->shape, true);
+  return sfi_low_panel_access(l, value->panel, value->feature);
 }

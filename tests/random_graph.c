@@ -174,6 +174,22 @@ static sf_value matmul_run_time(maker *m, sf_value x) {
   return sf_matmul(m->graph, x, x, first, !first);
 }
 
+/* Two projections of one value, each with its bias and function or without, times each other. */
+static sf_value siblings(maker *m, sf_value x) {
+  int32_t rank = shape_of(m, x)->rank;
+  if (rank < 2 || extent(m, x, rank - 1) < 1) return SF_NO_VALUE;
+  int64_t k = extent(m, x, rank - 1), n = size(m, 6);
+  bool transposed = chance(&m->random, 50), biased = chance(&m->random, 60), with_function = chance(&m->random, 30);
+  int64_t dims[2] = {transposed ? n : k, transposed ? k : n};
+  sf_value y[2];
+  for (int i = 0; i < 2; i++) {
+    y[i] = sf_matmul(m->graph, x, static_tensor(m, 2, dims, true, false), false, transposed);
+    if (biased) y[i] = sf_binary(m->graph, SF_OP_ADD, y[i], static_tensor(m, 1, &n, true, false));
+    if (with_function) y[i] = sf_unary(m->graph, SF_OP_RELU, y[i]);
+  }
+  return sf_matmul(m->graph, y[0], y[1], false, true);
+}
+
 /* A value's attention to itself, written out. */
 static sf_value attention(maker *m, sf_value x) {
   if (shape_of(m, x)->rank != 4 || extent(m, x, 3) < 1 || m->options->gentle) return SF_NO_VALUE;
@@ -416,6 +432,7 @@ static const struct {
 
 static sf_value any_operation(maker *m) {
   int32_t total = 0, at;
+  if (m->options->siblings && chance(&m->random, 20)) return siblings(m, pick(m));
   for (size_t i = 0; i < SFI_COUNT(choices); i++) total += choices[i].weight;
   at = sf_random_below(&m->random, total);
   for (size_t i = 0;; i++)

@@ -20,6 +20,8 @@ typedef struct sf_random_graph_options {
   bool no_batch_norm;
   /* Extents up to 129 with odd tails, and weights with every pattern of random_weight.h: to meet kernels rather than passes. */
   bool large;
+  /* Projections of one value beside each other. */
+  bool siblings;
 } sf_random_graph_options;
 
 /* A graph that the caller releases; it has inputs, often with the symbolic dimension, and one to three outputs. NULL: the

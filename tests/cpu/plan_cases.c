@@ -212,7 +212,8 @@ static sf_context *plain_context(void) {
 
 int plan_cases_random(kernel_store *store, uint64_t seed, plan_case_fn use, void *user) {
   sf_context *context = plain_context();
-  const sf_random_graph_options options = {.operations = 10, .special = seed % 5 == 0, .large = seed % 2 == 0};
+  const sf_random_graph_options options = {
+      .operations = 10, .special = seed % 5 == 0, .large = seed % 2 == 0, .siblings = seed % 3 == 0};
   sf_graph *graph = sf_random_graph(context, seed, &options);
   char name[64];
   ck_assert_ptr_nonnull(graph);

@@ -76,7 +76,8 @@ static bool is_symbolic(const sf_graph *graph) {
 }
 
 static sf_graph *graph_of(const soak *s, uint64_t seed, int32_t operations) {
-  const sf_random_graph_options options = {.operations = operations, .special = seed % 7 == 0, .large = seed % 2 == 0};
+  const sf_random_graph_options options = {
+      .operations = operations, .special = seed % 7 == 0, .large = seed % 2 == 0, .siblings = seed % 3 == 0};
   return sf_random_graph(s->whole, seed, &options);
 }
 

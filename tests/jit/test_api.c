@@ -309,6 +309,7 @@ START_TEST(emit_stages) {
                                        "eliminate-common",
                                        "eliminate-dead",
                                        "propagate-dead-channels",
+                                       "join-products",
                                        "lower-to-kernels",
                                        "fuse",
                                        "choose",

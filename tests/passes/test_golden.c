@@ -27,6 +27,7 @@ static const struct {
     {"eliminate-common", sfi_eliminate_common},
     {"eliminate-dead", sfi_eliminate_dead},
     {"propagate-dead-channels", sfi_propagate_dead_channels},
+    {"join-products", sfi_join_products},
 };
 
 static sf_status choose(sfi_pass_env *env, sfi_plan *plan) {

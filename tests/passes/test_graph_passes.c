@@ -24,11 +24,13 @@ static const struct pass {
   sfi_graph_pass run;
   agreement exact;
   bool rounds; /* where batch_norm, a chain behind a contraction or written-out operations are composed anew */
+  bool siblings;
 } passes[] = {
     {"eliminate-dead", sfi_eliminate_dead, SAME_BITS, false},
     {"eliminate-common", sfi_eliminate_common, SAME_BITS, false},
     {"fold-constants", sfi_fold_constants, SAME_BITS, false},
     {"propagate-dead-channels", sfi_propagate_dead_channels, SAME_VALUES, false},
+    {"join-products", sfi_join_products, SAME_BITS, false, true},
     {"simplify", sfi_simplify, SAME_VALUES, true},
     {"compose", sfi_compose, SAME_VALUES, true},
     {"fold-batch-norm", sfi_fold_batch_norm, SAME_VALUES, true},
@@ -180,7 +182,9 @@ static bool rounds_all(const struct pass *pass) {
 
 START_TEST(values_stay) {
   const struct pass *pass = &passes[_i];
-  if (!rounds_all(pass)) try_graphs(pass, &(sf_random_graph_options){.operations = 14, .no_batch_norm = pass->rounds}, false);
+  if (!rounds_all(pass))
+    try_graphs(pass, &(sf_random_graph_options){.operations = 14, .no_batch_norm = pass->rounds, .siblings = pass->siblings},
+               false);
   if (pass->rounds) try_graphs(pass, &(sf_random_graph_options){.operations = 6, .gentle = true}, true);
 }
 END_TEST
@@ -188,7 +192,10 @@ END_TEST
 START_TEST(special_values_stay) {
   const struct pass *pass = &passes[_i];
   if (rounds_all(pass)) return;
-  try_graphs(pass, &(sf_random_graph_options){.operations = 10, .special = true, .no_batch_norm = pass->rounds}, false);
+  try_graphs(
+      pass,
+      &(sf_random_graph_options){.operations = 10, .special = true, .no_batch_norm = pass->rounds, .siblings = pass->siblings},
+      false);
 }
 END_TEST
 

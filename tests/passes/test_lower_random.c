@@ -45,7 +45,7 @@ static void check(const sf_graph *g, int64_t symbol, const sf_random_tensors *go
 }
 
 static void try_graph(sf_context *context, uint64_t seed, bool special) {
-  const sf_random_graph_options options = {.operations = 4 + (int32_t)(seed % 28), .special = special};
+  const sf_random_graph_options options = {.operations = 4 + (int32_t)(seed % 28), .special = special, .siblings = seed % 3 == 0};
   const int64_t symbol = (int64_t)(seed * 7 % 23);
   const plan_case classes[] = {
       {SF_ISA_AVX512, 0, INT64_MAX, false}, {SF_ISA_AVX2, symbol, symbol, false}, {SF_ISA_AVX512, 0, 40, false}};
