@@ -5,7 +5,8 @@ Needs the packages onnx and onnxruntime.
 
     tests/onnx/make_models.py FILE [--seed N] [--count N] [--only OPERATOR]
 
-The kept vectors are `make_models.py tests/onnx/vectors.safetensors`. An operator of onnx/onnx_operators.def without a case is an error."""
+The kept vectors are `make_models.py tests/onnx/vectors.safetensors`. An operator of onnx/onnx_operators.def without a case is an error. Of the
+models of a case the first is of the oldest operator set that has all it needs, the second of each newer one in turn, the others of any."""
 
 import argparse
 import json
@@ -20,6 +21,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 SYMBOL = 3  # the extent of a symbolic dimension
+OPSETS = range(13, 22)
 F32, I64 = np.float32, np.int64
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 
@@ -27,7 +29,7 @@ SOURCE = pathlib.Path(__file__).resolve().parents[2]
 class Model:
     """A graph under construction. Values are names; every result that is not fp32 is cast on its way out."""
 
-    def __init__(self, rng, opset=17):
+    def __init__(self, rng, opset):
         self.rng, self.opset = rng, opset
         self.nodes, self.initializers, self.inputs, self.feeds, self.outputs, self.count = [], [], [], {}, [], 0
 
@@ -70,6 +72,14 @@ class Model:
         self.nodes.append(helper.make_node(kind, list(operands), names, name=f"/{kind}_{self.count}", **attributes))
         return names[0] if results == 1 else names
 
+    def sometimes(self, since=13, **attributes):
+        """Attributes that must change nothing, where the operator set knows them."""
+        return attributes if self.opset >= since and self.rng.integers(2) else {}
+
+    def split(self, x, parts, axis):
+        """In equal parts, whose number newer operator sets want to be told."""
+        return self.op("Split", x, results=parts, axis=axis, **({"num_outputs": parts} if self.opset >= 18 else {}))
+
     def out(self, *values, cast=False):
         for v in values:
             self.outputs.append(self.op("Cast", v, to=TensorProto.FLOAT) if cast else v)
@@ -84,13 +94,25 @@ class Model:
 CASES = {}
 
 
-def case(*operators):
+def case(*operators, since=13):
+    """Cases of operators; since: the first operator set that has what else stands in the model."""
+
     def add(function):
         for operator in operators:
-            CASES.setdefault(operator, []).append(function)
+            CASES.setdefault(operator, []).append((function, since))
         return function
 
     return add
+
+
+def opsets_of(operator, since):
+    def exists(opset):
+        try:
+            return not onnx.defs.get_schema(operator, opset).deprecated
+        except onnx.defs.SchemaError:
+            return False
+
+    return [opset for opset in OPSETS if opset >= since and exists(opset)]
 
 
 def shape(rng, low=1, high=4, most=7):
@@ -121,13 +143,11 @@ def unary(m, op):
 
 @case("Mish")
 def mish(m, op):
-    m.opset = 18
     return m.out(m.op(op, x_of(m, *shape(m.rng), low=-4, high=4)))
 
 
 @case("Gelu")
 def gelu(m, op):
-    m.opset = 20
     return m.out(m.op(op, x_of(m, *shape(m.rng)), approximate=str(m.rng.choice(["none", "tanh"]))))
 
 
@@ -200,18 +220,18 @@ def is_nan(m, op):
 def cast(m, op):
     flag = m.op(op, m.input(np.array([0, 1.5, -0.0, np.nan, 2], F32)), to=TensorProto.BOOL)
     number = m.op(op, m.known(np.array([1.7, -1.7, 3], F32)), to=TensorProto.INT64)
-    half = m.op(op, m.op(op, m.known(np.array([1.7, -1.7, 3], np.float16)), to=TensorProto.FLOAT), to=TensorProto.INT32)
+    half = m.op(op, m.op(op, m.known(np.array([1.7, -1.7, 3], np.float16)), to=TensorProto.FLOAT, **m.sometimes(19, saturate=1)), to=TensorProto.INT32)
     return m.out(flag, number, half, m.op(op, m.input(m.rng.integers(-9, 9, (3, 2)).astype(I64)), to=TensorProto.FLOAT), cast=True)
 
 
 @case("CastLike")
 def cast_like(m, op):
-    return m.out(m.op(op, m.op("Less", m.random(3, 4), m.known(np.zeros(1, F32))), m.random(2)))
+    return m.out(m.op(op, m.op("Less", m.random(3, 4), m.known(np.zeros(1, F32))), m.random(2), **m.sometimes(19, saturate=1)))
 
 
 @case("Dropout")
 def dropout(m, op):
-    return m.out(m.op(op, m.random(3, 4), m.known(np.array(0.5, F32))))
+    return m.out(m.op(op, m.random(3, 4), m.known(np.array(0.5, F32)), **m.sometimes(seed=3)))
 
 
 # ---- known values -----------------------------------------------------------------------------------------------------------
@@ -255,8 +275,8 @@ def dequantize(m, op):
     x = m.rng.integers(0, 120, (4, rows, 3)).astype(kind)
     each = bool(m.rng.integers(2))
     scale = m.known(m.values(rows, low=0.01, high=0.1) if each else np.array(0.05, F32))
-    zero = m.known(m.rng.integers(0, 99, (rows,) if each else ()).astype(kind))
-    return m.out(m.op("Mul", m.random(1), m.op(op, m.known(x), scale, zero, axis=1)))
+    zero = [m.known(m.rng.integers(0, 99, (rows,) if each else ()).astype(kind))] if m.rng.integers(3) else []
+    return m.out(m.op("Mul", m.random(1), m.op(op, m.known(x), scale, *zero, axis=1)))
 
 
 # ---- shapes -----------------------------------------------------------------------------------------------------------------
@@ -265,7 +285,7 @@ def dequantize(m, op):
 @case("Shape", "Size")
 def shapes(m, op):
     x = m.random(2, 3, 4, 5)
-    y = m.op(op, x, **({"start": int(m.rng.integers(-3, 2)), "end": int(m.rng.integers(2, 5))} if op == "Shape" else {}))
+    y = m.op(op, x, **({"start": int(m.rng.integers(-3, 2)), "end": int(m.rng.integers(2, 5))} if op == "Shape" and m.opset >= 15 else {}))
     return m.out(y, cast=True).out(m.op("Relu", x))
 
 
@@ -331,11 +351,8 @@ def split(m, op):
     which = m.rng.integers(3)
     if which == 0:
         y = m.op(op, x, m.ints(1, 5, 2), results=3, axis=1)
-    elif which == 1:
-        y = m.op(op, x, results=2, axis=-2)
     else:
-        m.opset = 18
-        y = m.op(op, x, results=3, axis=1, num_outputs=3)
+        y = m.split(x, 3 if which == 1 and m.opset >= 18 else 2, -2)
     return m.out(*[m.op("Relu", v) for v in y])
 
 
@@ -377,9 +394,11 @@ def tile(m, op):
 
 @case("Pad")
 def pad(m, op):
-    pads = [int(p) for p in m.rng.integers(0, 3, 6)]
     value = [m.known(np.array(1.5, F32))] if m.rng.integers(2) else []
-    return m.out(m.op(op, m.random(2, 3, 4), m.ints(*pads), *value))
+    axes = m.rng.permutation(3)[: m.rng.integers(1, 4)] if m.opset >= 18 and m.rng.integers(2) else range(3)
+    pads = m.ints(*m.rng.integers(0, 3, 2 * len(axes)))
+    more = [*(value or [""]), m.ints(*axes)] if not isinstance(axes, range) else value
+    return m.out(m.op(op, m.random(2, 3, 4), pads, *more, **m.sometimes(mode="constant")))
 
 
 @case("DepthToSpace")
@@ -398,14 +417,17 @@ def resize(m, op):
     coordinates = str(m.rng.choice(["half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners"]))
     extents = [int(e) for e in m.rng.integers(2, 7, 2)]
     more = {"nearest_mode": str(m.rng.choice(["floor", "round_prefer_floor", "ceil", "round_prefer_ceil"]))} if mode == "nearest" else {}
+    more |= {"mode": mode, "coordinate_transformation_mode": coordinates}
+    more |= m.sometimes(exclude_outside=0, extrapolation_value=1.0, cubic_coeff_a=-0.5) | m.sometimes(18, antialias=0, keep_aspect_ratio_policy="stretch")
+    all_axes = m.opset < 18 or bool(m.rng.integers(2))
+    if not all_axes:
+        more["axes"] = [2, -1]
     x = m.random(2, 3, *extents)
     if m.rng.integers(2):
-        sizes = m.ints(2, 3, *[int(e) for e in m.rng.integers(1, 12, 2)])
-        y = m.op(op, x, "", "", sizes, mode=mode, coordinate_transformation_mode=coordinates, **more)
-    else:
-        scales = m.known(np.array([1, 1, *m.rng.choice([0.5, 1, 2, 3], 2)], F32))
-        y = m.op(op, x, "", scales, mode=mode, coordinate_transformation_mode=coordinates, **more)
-    return m.out(y)
+        sizes = m.ints(*[2, 3][: 2 * all_axes], *m.rng.integers(1, 12, 2))
+        return m.out(m.op(op, x, "", "", sizes, **more))
+    scales = m.known(np.array([*[1, 1][: 2 * all_axes], *m.rng.choice([0.5, 1, 2, 3], 2)], F32))
+    return m.out(m.op(op, x, "", scales, **more))
 
 
 # ---- layers -----------------------------------------------------------------------------------------------------------------
@@ -445,12 +467,12 @@ def rotary(m, op):
     places = m.op("Cast", m.op("Range", m.known(np.array(0, I64)), length, m.known(np.array(1, I64))), to=TensorProto.FLOAT)
     angles = m.op(op, places, m.known(m.values(4)), equation="i,j->ij")
     both = m.op("Concat", angles, angles, axis=-1)
-    a, b = m.op("Split", x, results=2, axis=-1)
+    a, b = m.split(x, 2, -1)
     turned = m.op("Concat", m.op("Neg", b), a, axis=-1)
     return m.out(m.op("Add", m.op("Mul", x, m.op("Cos", both)), m.op("Mul", turned, m.op("Sin", both))))
 
 
-@case("Trilu")
+@case("Trilu", since=14)
 def causal(m, op):
     """A causal mask that is made from the sequence's length."""
     scores = m.random(2, SYMBOL, SYMBOL, symbolic=(1, 2))
@@ -497,6 +519,10 @@ def conv_transpose(m, op):
     attributes = {"strides": strides, "group": groups, "kernel_shape": kernel}
     if m.rng.integers(2):
         attributes["pads"] = [int(m.rng.integers(0, (kernel[i % space] + 1) // 2)) for i in range(2 * space)]
+    elif m.rng.integers(2):
+        attributes["auto_pad"] = "VALID"
+    if m.rng.integers(2):
+        attributes["dilations"] = [int(d) for d in m.rng.integers(1, 3, space)]
     if m.rng.integers(2):
         attributes["output_padding"] = [int(m.rng.integers(0, s)) for s in strides]
     bias = [m.known(m.values(3 * groups))] if m.rng.integers(2) else []
@@ -509,9 +535,9 @@ def pool(m, op):
     kernel = [int(k) for k in m.rng.integers(1, 4, space)]
     attributes = window(m, space, kernel) | {"kernel_shape": kernel}
     if op == "AveragePool":
-        attributes["count_include_pad"] = int(m.rng.integers(2))
+        attributes |= {"count_include_pad": int(m.rng.integers(2))} | m.sometimes(19, dilations=[1] * space)
     elif "auto_pad" not in attributes and m.rng.integers(3) == 0:
-        attributes["dilations"] = [int(d) for d in m.rng.integers(1, 3, space)]
+        attributes |= {"dilations": [int(d) for d in m.rng.integers(1, 3, space)], "storage_order": 0}
     if not attributes.get("count_include_pad") and "auto_pad" not in attributes:
         attributes["ceil_mode"] = int(m.rng.integers(2))
     return m.out(m.op(op, x_of(m, 2, 3, *[int(e) for e in m.rng.integers(6, 10, space)]), **attributes))
@@ -527,7 +553,7 @@ def batch_norm(m, op):
     c = int(m.rng.integers(1, 6))
     x = x_of(m, 2, c, *shape(m.rng, 0, 2))
     known = [m.known(m.values(c, low=0.1, high=2)) for _ in range(4)]
-    return m.out(m.op(op, x, *known, epsilon=float(m.rng.choice([1e-5, 1e-3])), momentum=0.9))
+    return m.out(m.op(op, x, *known, epsilon=float(m.rng.choice([1e-5, 1e-3])), momentum=0.9, **m.sometimes(14, training_mode=0)))
 
 
 @case("InstanceNormalization")
@@ -535,10 +561,9 @@ def instance_norm(m, op):
     return m.out(m.op(op, x_of(m, 2, 3, *shape(m.rng, 1, 2)), m.known(m.values(3)), m.known(m.values(3)), epsilon=1e-3))
 
 
-@case("GroupNormalization")
+@case("GroupNormalization", since=21)
 def group_norm(m, op):
-    m.opset = 21
-    return m.out(m.op(op, x_of(m, 2, 6, *shape(m.rng, 1, 2)), m.known(m.values(6)), m.known(m.values(6)), num_groups=int(m.rng.choice([1, 2, 3, 6])), epsilon=1e-3))
+    return m.out(m.op(op, x_of(m, 2, 6, *shape(m.rng, 1, 2)), m.known(m.values(6)), m.known(m.values(6)), num_groups=int(m.rng.choice([1, 2, 3, 6])), epsilon=1e-3, **m.sometimes(stash_type=1)))
 
 
 @case("LayerNormalization")
@@ -549,7 +574,7 @@ def layer_norm(m, op):
     wide = axis % len(extents) == 0  # a symbolic extent has no scale
     x = m.random(*extents) if wide else x_of(m, *extents)
     bias = [m.known(m.values(*normal))] if m.rng.integers(2) else []
-    return m.out(m.op(op, x, m.known(m.values(*normal)), *bias, axis=axis, epsilon=1e-3))
+    return m.out(m.op(op, x, m.known(m.values(*normal)), *bias, axis=axis, epsilon=1e-3, **m.sometimes(stash_type=1)))
 
 
 @case("Softmax", "LogSoftmax")
@@ -560,28 +585,33 @@ def softmax(m, op):
 
 @case("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp")
 def reduce(m, op):
-    m.opset = int(m.rng.choice([13, 17, 18]))
     extents = shape(m.rng, 1, 4)
     axes = [int(a) for a in m.rng.permutation(len(extents))[: m.rng.integers(1, len(extents) + 1)]]
-    x, keep = x_of(m, *extents), int(m.rng.integers(2))
-    if m.rng.integers(4) == 0:
+    x, keep, operands = x_of(m, *extents), int(m.rng.integers(2)), op == "ReduceSum" or m.opset >= 18
+    which = m.rng.integers(4)
+    if which == 0:
         return m.out(m.op(op, x, keepdims=keep))
-    if op == "ReduceSum" or m.opset == 18:
-        return m.out(m.op(op, x, m.ints(*axes), keepdims=keep))
-    return m.out(m.op(op, x, axes=axes, keepdims=keep))
+    if which == 1 and operands:
+        noop = int(op in ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin") and m.rng.integers(2))
+        return m.out(m.op(op, x, *[m.ints()][: m.rng.integers(2)], keepdims=keep, noop_with_empty_axes=noop))
+    return m.out(m.op(op, x, m.ints(*axes), keepdims=keep) if operands else m.op(op, x, axes=axes, keepdims=keep))
 
 
 @case("ReduceProd")
 def reduce_prod(m, op):
     x = x_of(m, 2, 3, 4)
-    rest = m.op(op, m.op("Slice", m.op("Shape", x), m.ints(1), m.ints(9)), keepdims=1)
+    extents = m.op("Slice", m.op("Shape", x), m.ints(1), m.ints(9))
+    if m.rng.integers(2):
+        rest = m.op(op, extents, keepdims=1, **m.sometimes(18, noop_with_empty_axes=0))
+    else:
+        rest = m.op(op, extents, m.ints(0), keepdims=1) if m.opset >= 18 else m.op(op, extents, axes=[0], keepdims=1)
     return m.out(m.op("Reshape", x, m.op("Concat", m.ints(-1), rest, axis=0)))
 
 
 # ---- chains as PyTorch's exporter writes them -----------------------------------------------------------------------------------
 
 
-@case("Shape")
+@case("Shape", since=14)
 def split_heads(m, op):
     """view(batch, -1, heads, size) from the operand's own shape, with a symbolic dimension."""
     x = m.random(2, SYMBOL, 12, symbolic=(1,)) if m.rng.integers(2) else m.random(SYMBOL, 4, 12, symbolic=(0,))
@@ -655,19 +685,21 @@ def main():
     quiet = onnxruntime.SessionOptions()
     quiet.log_severity_level = 4
     quiet.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    for operator, functions in sorted(CASES.items()):
+    for number, (operator, functions) in enumerate(sorted(CASES.items())):
         if options.only and operator != options.only:
             continue
-        for k, function in enumerate(functions):
+        for k, (function, since) in enumerate(functions):
+            opsets = opsets_of(operator, since)
             for i in range(options.count):
                 rng = np.random.default_rng([options.seed, k, i, *operator.encode()])
-                model = function(Model(rng), operator)
+                opset = opsets[0] if i == 0 else opsets[-1 - number % len(opsets)] if i == 1 else int(rng.choice(opsets))
+                model = function(Model(rng, opset), operator)
                 proto = model.build()
                 try:
                     session = onnxruntime.InferenceSession(proto.SerializeToString(), quiet, providers=["CPUExecutionProvider"])
                     results = session.run(model.outputs, model.feeds)
                 except Exception as error:  # a case that ONNX itself refuses is a mistake of this script
-                    sys.exit(f"{operator} {function.__name__} {i}: {error}")
+                    sys.exit(f"{operator} {function.__name__} {i}, operator set {opset}: {error}")
                 name = f"{operator}_{function.__name__}_{i}" if len(functions) > 1 else f"{operator}_{i}"
                 tensors[f"{name}/model"] = np.frombuffer(proto.SerializeToString(), np.uint8)
                 tensors |= {f"{name}/in:{n}": x for n, x in model.feeds.items()}

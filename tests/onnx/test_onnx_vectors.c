@@ -1,14 +1,16 @@
 /* Models that make_models.py wrote, imported and run by the reference back end and as compiled programs, against what ONNX Runtime computed.
- * Every operator of the importer's table is among them. Without an argument the kept file; else the file named: fresh random ones. */
+ * Without an argument the kept file, in which every operator of the importer's table and every operator set must be; else the file named:
+ * fresh random ones. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "weights_file.h"
+#include "onnx_model.h"
 #include "suite.h"
+#include "weights_file.h"
 
 enum { PORTS = 32 };
-static const char *path = "vectors.safetensors", *folder = SFI_SOURCE_DIR "/tests/onnx/";
+static const char *given; /* NULL: the kept file */
 
 static const sfi_tensor_entry *find(const sfi_mapping *vectors, const char *name, int length, const char *kind, const char *port) {
   char text[256];
@@ -116,12 +118,45 @@ static bool run_exported(sf_context *context, const sf_graph *graph, const sfi_m
   return good;
 }
 
+/* A model is called after the operator that it is for, OPERATOR_..., which it must have. */
+typedef struct coverage {
+  const char *operator;
+  int models;
+} coverage;
+static coverage operators[] = {
+#define ONNX_OP(name, import, arg, min, max, attributes, doc) {#name, 0},
+#include "onnx_operators.def"
+#undef ONNX_OP
+};
+enum { OPSET_FIRST = 13, OPSET_LAST = 21 };
+static int opsets[OPSET_LAST + 1];
+
+static void note_coverage(const sfi_tensor_entry *entry) {
+  sfi_arena arena = {.allocator = &sfi_default_allocator};
+  sfi_diag diag = {0};
+  onnx_model model;
+  ck_assert_int_eq(sfi_onnx_read(&arena, entry->data, entry->bytes, entry->name, &diag, &model), SF_OK);
+  int64_t opset = ONNX_AT(model.operator_sets, onnx_operator_set, 0).version;
+  ck_assert(opset >= OPSET_FIRST && opset <= OPSET_LAST);
+  opsets[opset]++;
+  for (size_t k = 0; k < SFI_COUNT(operators); k++) {
+    size_t length = strlen(operators[k].operator);
+    bool there = false;
+    if (strncmp(entry->name, operators[k].operator, length) != 0 || entry->name[length] != '_') continue;
+    for (size_t i = 0; i < model.nodes.count; i++)
+      there |= strcmp(ONNX_AT(model.nodes, onnx_node, i).op_type, operators[k].operator) == 0;
+    operators[k].models += there;
+  }
+  sfi_arena_deinit(&arena);
+}
+
 START_TEST(models_compute_what_onnx_runtime_computes) {
   static const char suffix[] = "/model";
   sfi_mapping *vectors;
   sfi_diag diag = {0};
   int count = 0, failures = 0;
-  sf_status opened = sfi_mapping_open(&sfi_default_allocator, path[0] == '/' ? NULL : folder, path, &diag, &vectors);
+  sf_status opened = sfi_mapping_open(&sfi_default_allocator, NULL,
+                                      given ? given : SFI_SOURCE_DIR "/tests/onnx/vectors.safetensors", &diag, &vectors);
   ck_assert_msg(opened == SF_OK, "%s", diag.error.message);
   sf_context *contexts[] = {context_for(SF_ISA_REFERENCE), context_for(SF_ISA_NATIVE)};
   for (size_t i = 0; i < sfi_mapping_count(vectors); i++) {
@@ -129,6 +164,7 @@ START_TEST(models_compute_what_onnx_runtime_computes) {
     int length = (int)strlen(entry->name) - (int)strlen(suffix);
     if (length <= 0 || strcmp(entry->name + length, suffix) != 0) continue;
     count++;
+    note_coverage(entry);
     for (int k = 0; k < 2; k++) {
       sf_graph *graph;
       if (sf_graph_from_onnx(contexts[k], entry->data, entry->bytes, "model", NULL, NULL, &graph) != SF_OK)
@@ -144,11 +180,14 @@ START_TEST(models_compute_what_onnx_runtime_computes) {
   ck_assert_int_eq(failures, 0);
   for (int k = 0; k < 2; k++) sf_context_release(contexts[k]);
   sfi_mapping_release(vectors);
+  for (size_t k = 0; k < SFI_COUNT(operators) && !given; k++)
+    ck_assert_msg(operators[k].models >= 2, "%d models of %s", operators[k].models, operators[k].operator);
+  for (int i = OPSET_FIRST; i <= OPSET_LAST && !given; i++) ck_assert_msg(opsets[i] > 0, "no model of operator set %d", i);
 }
 END_TEST
 
 int main(int argc, char **argv) {
-  if (argc > 1) path = argv[1];
+  if (argc > 1) given = argv[1];
   Suite *suite = suite_create("onnx_vectors");
   TCase *tests = tcase_create("vectors");
   tcase_set_timeout(tests, 0);
