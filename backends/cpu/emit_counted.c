@@ -110,22 +110,35 @@ typedef struct group {
 } group;
 
 /* What flows from step to step. The arrays together are carried through loops. */
-enum { WORDS, VALUES, SUMS, FLOW = SUMS + 16 };
+enum { WORDS, VALUES, AHEAD, SUMS = AHEAD + SFI_COUNTED_AHEAD, FLOW = SUMS + 16 };
 typedef struct flow {
-  LLVMValueRef v[FLOW]; /* address of the next positions, of the next values, sums [row][V] */
+  LLVMValueRef v[FLOW]; /* address of the next positions, of the next values, the next words of positions, sums [row][V] */
 } flow;
+
+static LLVMValueRef word_at(const group *g, const flow *f, int32_t i) {
+  return sfi_load_scalar(g->e, g->e->i64, f->v[WORDS], sfi_i64(g->e, i));
+}
+
+/* Takes the next `count` words of positions and moves on. They were loaded a four before: loads of X that wait for one that was only just
+ * begun leave gaps of a cycle a step, as it has its turn after all those before it. */
+static void take_words(const group *g, flow *f, int32_t count, LLVMValueRef *out) {
+  LLVMValueRef ahead[SFI_COUNTED_AHEAD];
+  for (int32_t i = 0; i < count; i++) out[i] = i < SFI_COUNTED_AHEAD ? f->v[AHEAD + i] : word_at(g, f, i);
+  for (int32_t i = 0; i < SFI_COUNTED_AHEAD; i++)
+    ahead[i] = count + i < SFI_COUNTED_AHEAD ? f->v[AHEAD + count + i] : sfi_opaque(g->e, word_at(g, f, count + i));
+  memcpy(f->v + AHEAD, ahead, sizeof ahead);
+  f->v[WORDS] = sfi_at(g->e, g->e->i64, f->v[WORDS], sfi_i64(g->e, count));
+}
 
 /* Four steps of values and positions in registers. */
 typedef struct four {
-  LLVMValueRef word[8][2], value[8];
+  LLVMValueRef word[16], value[8];
 } four;
 
 /* Loads the next four steps of `sources` readers of X and moves on. */
 static void load_four(const group *g, flow *f, int32_t sources, four *out) {
   sfi_emission *e = g->e;
-  for (int32_t i = 0; i < sources; i++)
-    for (int32_t w = 0; w < g->unit.words; w++)
-      out->word[i][w] = sfi_load_scalar(e, e->i64, f->v[WORDS], sfi_i64(e, (int64_t)i * g->unit.words + w));
+  take_words(g, f, sources * g->unit.words, out->word);
   LLVMValueRef spread[64];
   for (int32_t i = 0; i < e->lanes; i++) spread[i] = LLVMConstInt(e->i32, (unsigned)(i % FOUR), false);
   LLVMTypeRef quarter = LLVMVectorType(e->f32, FOUR);
@@ -135,7 +148,6 @@ static void load_four(const group *g, flow *f, int32_t sources, four *out) {
     q = LLVMBuildShuffleVector(e->builder, q, LLVMGetUndef(quarter), LLVMConstVector(spread, (unsigned)e->lanes), "");
     out->value[r] = sfi_opaque(e, q); /* else each step broadcasts from memory, which takes a load slot */
   }
-  f->v[WORDS] = sfi_at(e, e->i64, f->v[WORDS], sfi_i64(e, (int64_t)sources * g->unit.words));
   f->v[VALUES] = sfi_at(e, e->f32, f->v[VALUES], sfi_i64(e, (int64_t)g->rows * FOUR));
 }
 
@@ -148,7 +160,7 @@ static void step(const group *g, flow *f, const four *in, int32_t slot, int32_t 
   for (int32_t i = 0; i < e->lanes; i++) pick[i] = LLVMConstInt(e->i32, (unsigned)(i / FOUR * FOUR + slot), false);
   for (int32_t i = 0; i < g->rows / share; i++) {
     int32_t in_word = FOUR / g->unit.words, bits = 64 / in_word;
-    LLVMValueRef position = in->word[i][slot / in_word];
+    LLVMValueRef position = in->word[i * g->unit.words + slot / in_word];
     int32_t down = slot % in_word * bits - g->unit.shift;
     if (down > 0) position = LLVMBuildLShr(b, position, sfi_i64(e, down), "");
     if (down < 0) position = LLVMBuildShl(b, position, sfi_i64(e, -down), "");
@@ -222,11 +234,12 @@ static void block_rows(group *g, LLVMValueRef start, LLVMValueRef first, LLVMVal
   for (int32_t i = 0; i < sums; i++) zero[i] = LLVMConstNull(e->vec);
   LLVMValueRef records = sfi_at(e, e->i32, sfi_packed_section(e, SFI_COUNTED_RECORDS),
                                 sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 0)), record_words));
-  LLVMValueRef cursor[] = {sfi_at(e, e->i64, sfi_packed_section(e, SFI_COUNTED_POSITIONS), sfi_load_u32(e, start, sfi_i64(e, 2))),
-                           sfi_at(e, e->f32, sfi_packed_section(e, SFI_COUNTED_VALUES),
-                                  sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 3)), sfi_i64(e, FOUR)))};
+  flow f = {{sfi_at(e, e->i64, sfi_packed_section(e, SFI_COUNTED_POSITIONS), sfi_load_u32(e, start, sfi_i64(e, 2))),
+             sfi_at(e, e->f32, sfi_packed_section(e, SFI_COUNTED_VALUES),
+                    sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 3)), sfi_i64(e, FOUR)))}};
+  for (int32_t i = 0; i < SFI_COUNTED_AHEAD; i++) f.v[AHEAD + i] = word_at(g, &f, i);
   sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_load_u32(e, start, sfi_i64(e, 1)), sfi_i64(e, 1), cursor, 2);
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_load_u32(e, start, sfi_i64(e, 1)), sfi_i64(e, 1), f.v, SUMS);
   LLVMValueRef record = sfi_at(e, e->i32, records, sfi_muli(e, loop.index, record_words));
   sfi_point point[16];
   for (int32_t i = 0; i < sums; i++) {
@@ -234,7 +247,7 @@ static void block_rows(group *g, LLVMValueRef start, LLVMValueRef first, LLVMVal
     point[i] = g->columns->point[i % vectors];
     point[i].index[1] = raw[i - i % vectors];
   }
-  flow f = {{loop.carried[0], loop.carried[1]}};
+  memcpy(f.v, loop.carried, SUMS * sizeof *f.v);
   sfi_if resume;
   sfi_if_begin(e, &resume, LLVMBuildNot(e->builder, first, ""));
   for (int32_t i = 0; i < sums; i++) raw[i] = sfi_operand_load(e, 0, &point[i]);

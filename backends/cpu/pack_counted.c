@@ -234,7 +234,7 @@ sf_status sfi_counted_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_a
   int64_t offset[SFI_COUNTED_SECTIONS + 1] = {64};
   offset[SFI_COUNTED_RECORDS] = offset[SFI_COUNTED_STARTS] + sfi_round_up(row_blocks * p.blocks * SFI_COUNTED_START_WORDS * 4, 64);
   offset[SFI_COUNTED_POSITIONS] = offset[SFI_COUNTED_RECORDS] + sfi_round_up(p.records * (k->tile.rows + 2) * 4, 64);
-  offset[SFI_COUNTED_VALUES] = offset[SFI_COUNTED_POSITIONS] + sfi_round_up(p.positions * 8, 64);
+  offset[SFI_COUNTED_VALUES] = offset[SFI_COUNTED_POSITIONS] + sfi_round_up((p.positions + SFI_COUNTED_AHEAD) * 8, 64);
   offset[SFI_COUNTED_SECTIONS] = offset[SFI_COUNTED_VALUES] + sfi_round_up(p.values * 16, 64);
   sf_status st = SF_OK;
   if (!sfi_blob_init(out, allocator, (size_t)offset[SFI_COUNTED_SECTIONS])) {
