@@ -2,20 +2,21 @@
  *
  * Eight rows of W advance together, one nonzero each a step, which gives eight independent sums. Rows of equal count are grouped, so
  * that few steps are padded. A step's eight values are two broadcast loads of four, split by in-lane shuffles (four a cycle on Zen 5, where
- * a broadcast from memory takes one of two loads); positions come four to a 64-bit load, and X is the multiply-add's memory operand:
- * 1.5 loads a nonzero. Columns that both rows of a pair touch come first, in SHARED steps: X is loaded once for the two, and eight
- * multiply-adds need seven loads instead of twelve. The rows of a group are paired such that the smallest of the four overlaps, which
- * is the number of shared steps, is largest.
+ * a broadcast from memory takes one of two loads); its eight positions are one vector load (scalar loads, four positions each, make a step
+ * a sixth longer on Zen 5), and X is the multiply-add's memory operand: 11 loads for eight nonzeros. Columns that both rows of a pair
+ * touch come first, in SHARED steps, two at a time: X is loaded once for the two, and sixteen multiply-adds need thirteen loads. The rows
+ * of a group are paired such that the smallest of the four overlaps, which is the number of shared steps, is largest.
  *
  * K is cut in blocks whose rows of X fit L1; sums stay in the output between blocks. Padding multiplies 0 by an X that the row touches
  * anyway; as that is NaN where X is Inf, a group whose sums hold a NaN is computed again without it (emit_gemm.c explains).
  *
  * Packed W: header | starts | records | positions | values
  *   header: int64 byte offset of each section
- *   starts: uint32 [row block][K block][4]: first record, number of records, first quad of positions, first step
- *   records: uint32 [10]: the group's rows, shared steps, further steps. Rows of a pair are neighbours; a group with fewer than eight
- *     rows repeats its last one. Blocks first and last of K hold every row, those between only groups with nonzeros
- *   positions: uint16, bytes from the block's first row of X; four a shared step, eight a further one
+ *   starts: uint32 [row block][K block][4]: first record, number of records, first round, first step
+ *   records: uint32 [10]: the group's rows, rounds of two shared steps, rounds of one further step. Rows of a pair are neighbours; a
+ *     group with fewer than eight rows repeats its last one. Blocks first and last of K hold every row, those between only groups with
+ *     nonzeros
+ *   positions: uint16, bytes from the block's first row of X; eight a round
  *   values: float, eight a step */
 #include "emitters.h"
 
@@ -68,12 +69,12 @@ double sfi_lockstep_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symb
 
 typedef struct packer {
   const sfi_kernel *k;
-  int64_t words;                 /* of a row's bit set */
-  uint64_t *bits;                /* [rows][words]: columns with nonzeros */
-  int64_t *key;                  /* [rows] scratch of sorts */
-  int32_t *row;                  /* [rows]: dealt to tiles, tile after tile */
-  int64_t *filled;               /* [tiles]: rows dealt to each */
-  int64_t records, quads, steps; /* written so far */
+  int64_t words;                  /* of a row's bit set */
+  uint64_t *bits;                 /* [rows][words]: columns with nonzeros */
+  int64_t *key;                   /* [rows] scratch of sorts */
+  int32_t *row;                   /* [rows]: dealt to tiles, tile after tile */
+  int64_t *filled;                /* [tiles]: rows dealt to each */
+  int64_t records, rounds, steps; /* written so far */
 } packer;
 
 static int64_t count_bits(const uint64_t *bits, int64_t words) {
@@ -151,12 +152,12 @@ static void pack_group(packer *p, const int32_t row[GROUP], int64_t begin, int64
       for (int64_t i = 0; i < words; i++) overlap[a][b] += __builtin_popcountll(x[i] & y[i]);
     }
   int64_t shared = pair_rows(overlap, all, GROUP, paired);
-  if (shared < FEWEST_SHARED) shared = 0;
+  shared = shared < FEWEST_SHARED ? 0 : shared / 2 * 2;
   for (int i = 0; i < GROUP; i++) most = sfi_max(most, overlap[i][i]);
   int64_t further = most - shared;
   if (out) {
-    uint32_t record[RECORD_WORDS] = {[SHARED] = (uint32_t)shared, [FURTHER] = (uint32_t)further};
-    uint16_t *position = (uint16_t *)(void *)(out + offset[POSITIONS]) + p->quads * QUAD;
+    uint32_t record[RECORD_WORDS] = {[SHARED] = (uint32_t)(shared / 2), [FURTHER] = (uint32_t)further};
+    uint16_t *position = (uint16_t *)(void *)(out + offset[POSITIONS]) + p->rounds * GROUP;
     float *value = (float *)(void *)(out + offset[VALUES]) + p->steps * GROUP;
     for (int i = 0; i < GROUP; i++) {
       record[i] = (uint32_t)row[paired[i]];
@@ -183,19 +184,19 @@ static void pack_group(packer *p, const int32_t row[GROUP], int64_t begin, int64
         *value++ = at >= 0 ? sfi_weight_at(&k->contract, record[i], begin + at) : 0;
       }
   }
-  p->records++, p->quads += shared + further * 2, p->steps += shared + further;
+  p->records++, p->rounds += shared / 2 + further, p->steps += shared + further;
 }
 
 /* One pass over all blocks; out NULL only measures. */
 static void pack_blocks(packer *p, uint8_t *out, const int64_t *offset) {
   const sfi_kernel *k = p->k;
   int64_t blocks = block_count(k), depth = block_depth(k);
-  p->records = p->quads = p->steps = 0;
+  p->records = p->rounds = p->steps = 0;
   for (int64_t tile = 0; tile < tile_count(k); tile++)
     for (int64_t b = 0; b < blocks; b++) {
       int64_t begin = b * depth, words = sfi_min(depth / WORD, p->words - begin / WORD);
       int32_t *row = p->row + tile * k->tile.row_block;
-      uint32_t start[START_WORDS] = {(uint32_t)p->records, 0, (uint32_t)p->quads, (uint32_t)p->steps};
+      uint32_t start[START_WORDS] = {(uint32_t)p->records, 0, (uint32_t)p->rounds, (uint32_t)p->steps};
       sort_rows(p, row, p->filled[tile], begin / WORD, words);
       for (int64_t first = 0; first < p->filled[tile]; first += GROUP) {
         int32_t group[GROUP];
@@ -230,7 +231,7 @@ sf_status sfi_lockstep_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_
   int64_t offset[SECTIONS + 1] = {64};
   offset[RECORDS] = offset[STARTS] + sfi_round_up(tiles * block_count(k) * START_WORDS * 4, 64);
   offset[POSITIONS] = offset[RECORDS] + sfi_round_up(p.records * RECORD_WORDS * 4, 64);
-  offset[VALUES] = offset[POSITIONS] + sfi_round_up(p.quads * QUAD * 2, 64);
+  offset[VALUES] = offset[POSITIONS] + sfi_round_up(p.rounds * GROUP * 2, 64);
   offset[SECTIONS] = offset[VALUES] + sfi_round_up(p.steps * GROUP * 4, 64);
   if (!sfi_blob_init(out, allocator, (size_t)offset[SECTIONS])) {
     st = sfi_fail_memory(diag);
@@ -259,34 +260,45 @@ static void load_values(sfi_emission *e, LLVMValueRef pointer, LLVMValueRef valu
 }
 
 typedef struct cursor {
-  LLVMValueRef quad, value; /* next positions and values */
+  LLVMValueRef round, value; /* next positions and values */
 } cursor;
 
-/* sum += the next `count` steps. exact: zeros among the values are skipped. */
-static void steps(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x, LLVMValueRef count, bool shared, bool exact,
-                  cursor *at, LLVMValueRef sum[GROUP]) {
+/* The X of eight positions. */
+static void load_columns(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x, LLVMValueRef positions,
+                         LLVMValueRef xv[GROUP]) {
   LLVMBuilderRef b = e->builder;
-  LLVMValueRef carried[GROUP + 2] = {at->quad, at->value}, next[GROUP + 2], value[GROUP], xv[GROUP];
+  LLVMValueRef all = LLVMBuildLoad2(b, LLVMVectorType(e->i64, GROUP / QUAD), positions, "");
+  LLVMSetAlignment(all, 16);
+  all = sfi_opaque(e, all); /* else each half is a scalar load */
+  for (int i = 0; i < GROUP; i++) {
+    LLVMValueRef quad = LLVMBuildExtractElement(b, all, sfi_i64(e, i / QUAD), "");
+    LLVMValueRef position = LLVMBuildAnd(b, LLVMBuildLShr(b, quad, sfi_i64(e, 16 * (i % QUAD)), ""), sfi_i64(e, 0xffff), "");
+    xv[i] = sfi_load_vector(e, sfi_at(e, e->i8, x, position), columns->load_mask[0]);
+  }
+}
+
+/* sum += the next `count` rounds. exact: zeros among the values are skipped. */
+static void rounds(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x, LLVMValueRef count, bool shared, bool exact,
+                   cursor *at, LLVMValueRef sum[GROUP]) {
+  LLVMBuilderRef b = e->builder;
+  LLVMValueRef carried[GROUP + 2] = {at->round, at->value}, next[GROUP + 2], value[GROUP], xv[GROUP];
   memcpy(carried + 2, sum, GROUP * sizeof *sum);
   sfi_loop loop;
   /* Counts up to zero: a limit would be a register more than there are, and a load a step. */
   sfi_loop_begin(e, &loop, LLVMBuildNSWSub(b, sfi_i64(e, 0), count, ""), sfi_i64(e, 0), sfi_i64(e, 1), carried, GROUP + 2);
-  int loads = shared ? PAIRS : GROUP;
-  for (int q = 0; q < loads / QUAD; q++) {
-    LLVMValueRef quad = sfi_load_scalar(e, e->i64, loop.carried[0], sfi_i64(e, q));
-    for (int i = 0; i < QUAD; i++) {
-      LLVMValueRef position = LLVMBuildAnd(b, LLVMBuildLShr(b, quad, sfi_i64(e, 16 * i), ""), sfi_i64(e, 0xffff), "");
-      xv[q * QUAD + i] = sfi_load_vector(e, sfi_at(e, e->i8, x, position), columns->load_mask[0]);
+  load_columns(e, columns, x, loop.carried[0], xv);
+  memcpy(next + 2, loop.carried + 2, GROUP * sizeof *next);
+  const int steps = shared ? 2 : 1;
+  for (int s = 0; s < steps; s++) {
+    for (int i = 0; i < GROUP; i += QUAD) load_values(e, sfi_at(e, e->f32, loop.carried[1], sfi_i64(e, s * GROUP + i)), value + i);
+    for (int i = 0; i < GROUP; i++) {
+      LLVMValueRef before = next[2 + i], after = sfi_fma(e, value[i], xv[shared ? s * PAIRS + i / 2 : i], before);
+      if (exact) after = LLVMBuildSelect(b, LLVMBuildFCmp(b, LLVMRealUNE, value[i], LLVMConstNull(e->vec), ""), after, before, "");
+      next[2 + i] = after;
     }
   }
-  for (int i = 0; i < GROUP; i += QUAD) load_values(e, sfi_at(e, e->f32, loop.carried[1], sfi_i64(e, i)), value + i);
-  for (int i = 0; i < GROUP; i++) {
-    LLVMValueRef before = loop.carried[2 + i], after = sfi_fma(e, value[i], xv[shared ? i / 2 : i], before);
-    if (exact) after = LLVMBuildSelect(b, LLVMBuildFCmp(b, LLVMRealUNE, value[i], LLVMConstNull(e->vec), ""), after, before, "");
-    next[2 + i] = after;
-  }
-  next[0] = sfi_at(e, e->i64, loop.carried[0], sfi_i64(e, loads / QUAD));
-  next[1] = sfi_at(e, e->f32, loop.carried[1], sfi_i64(e, GROUP));
+  next[0] = sfi_at(e, e->i16, loop.carried[0], sfi_i64(e, GROUP));
+  next[1] = sfi_at(e, e->f32, loop.carried[1], sfi_i64(e, steps * GROUP));
   sfi_loop_end(e, &loop, next);
   *at = (cursor){loop.carried[0], loop.carried[1]};
   memcpy(sum, loop.carried + 2, GROUP * sizeof *sum);
@@ -300,7 +312,7 @@ static void block_groups(sfi_emission *e, const sfi_columns *columns, LLVMValueR
   LLVMValueRef records = sfi_at(e, e->i32, sfi_packed_section(e, RECORDS),
                                 sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 0)), sfi_i64(e, RECORD_WORDS)));
   LLVMValueRef begin[] = {
-      sfi_at(e, e->i64, sfi_packed_section(e, POSITIONS), sfi_load_u32(e, start, sfi_i64(e, 2))),
+      sfi_at(e, e->i16, sfi_packed_section(e, POSITIONS), sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 2)), sfi_i64(e, GROUP))),
       sfi_at(e, e->f32, sfi_packed_section(e, VALUES), sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 3)), sfi_i64(e, GROUP)))};
   sfi_loop loop;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_load_u32(e, start, sfi_i64(e, 1)), sfi_i64(e, 1), begin, 2);
@@ -320,8 +332,8 @@ static void block_groups(sfi_emission *e, const sfi_columns *columns, LLVMValueR
   LLVMValueRef shared = sfi_load_u32(e, record, sfi_i64(e, SHARED)), further = sfi_load_u32(e, record, sfi_i64(e, FURTHER));
   cursor from = {loop.carried[0], loop.carried[1]}, at = from, again = from;
   memcpy(sum, before, sizeof sum);
-  steps(e, columns, x, shared, true, false, &at, sum);
-  steps(e, columns, x, further, false, false, &at, sum);
+  rounds(e, columns, x, shared, true, false, &at, sum);
+  rounds(e, columns, x, further, false, false, &at, sum);
   /* A NaN never leaves a sum; Inf - Inf among rows only costs a computation that gives the same. */
   LLVMValueRef any = sum[0];
   for (int i = 1; i < GROUP; i++) any = LLVMBuildFAdd(b, any, sum[i], "");
@@ -330,8 +342,8 @@ static void block_groups(sfi_emission *e, const sfi_columns *columns, LLVMValueR
   sfi_if redo;
   sfi_if_begin(e, &redo, sfi_intrinsic(e, "llvm.vector.reduce.or", &type, 1, &nan, 1));
   memcpy(exact, before, sizeof exact);
-  steps(e, columns, x, shared, true, true, &again, exact);
-  steps(e, columns, x, further, false, true, &again, exact);
+  rounds(e, columns, x, shared, true, true, &again, exact);
+  rounds(e, columns, x, further, false, true, &again, exact);
   sfi_if_end(e, &redo, exact, sum, sum, GROUP);
 
   memcpy(raw, sum, sizeof raw);
@@ -340,7 +352,7 @@ static void block_groups(sfi_emission *e, const sfi_columns *columns, LLVMValueR
   for (int i = 0; i < GROUP; i++) sum[i] = sfi_expr_value(e, &k->epilogue, &point[i], sum[i]);
   sfi_if_end(e, &finish, sum, raw, sum, GROUP);
   for (int i = 0; i < GROUP; i++) sfi_point_store(e, &point[i], sum[i]);
-  sfi_loop_end(e, &loop, (LLVMValueRef[]){at.quad, at.value});
+  sfi_loop_end(e, &loop, (LLVMValueRef[]){at.round, at.value});
 }
 
 static void lockstep_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end) {
