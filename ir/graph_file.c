@@ -28,7 +28,7 @@ sf_status sf_graph_parse_file(sf_context *context, const char *path, sf_graph **
   sfi_diag diag = {0};
   int fd;
   size_t length;
-  sf_status st = sfi_input_open(NULL, path, &diag, &fd, &length);
+  sf_status st = sfi_input_open(NULL, path, SFI_LINKS_LAST, &diag, &fd, &length);
   if (st != SF_OK) goto failed;
   const sf_allocator *a = &context->allocator;
   const char *slash = strrchr(path, '/');

@@ -1,6 +1,7 @@
 /* Opens and reads files for the parsers. A name from inside a graph is walked part by part, each folder opened relative to the one before
- * and never through a symbolic link, so that no graph can name a file outside its folder, whatever changes meanwhile. The file itself may
- * be a link to a regular file anywhere, for model hubs keep their files so: it was the folder's owner who put it there, not the graph. */
+ * and never through a symbolic link, so that no graph can name a file outside its folder, whatever changes meanwhile. Where the caller lets it,
+ * the file itself may be a link to a regular file anywhere, for model hubs keep their files so: it was the folder's owner who put it there,
+ * not the graph. */
 #include "input_file.h"
 
 #include <errno.h>
@@ -37,7 +38,7 @@ static int open_linked(int folder, const char *part) {
   return openat(folder, part, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 }
 
-static sf_status open_inside(const char *folder, const char *name, sfi_diag *diag, int *out_fd) {
+static sf_status open_inside(const char *folder, const char *name, sfi_links links, sfi_diag *diag, int *out_fd) {
   char part[NAME_LONGEST];
   int fd = open(folder[0] ? folder : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (fd < 0) return fail_errno(diag, folder);
@@ -56,7 +57,7 @@ static sf_status open_inside(const char *folder, const char *name, sfi_diag *dia
       part[length] = 0;
       int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW | (*end ? O_DIRECTORY : O_NONBLOCK | O_NOCTTY);
       int next = openat(fd, part, flags);
-      if (next < 0 && !*end && is_link(fd, part)) next = open_linked(fd, part);
+      if (next < 0 && !*end && links == SFI_LINKS_LAST && is_link(fd, part)) next = open_linked(fd, part);
       if (next >= 0) {
         close(fd);
         fd = next;
@@ -65,7 +66,9 @@ static sf_status open_inside(const char *folder, const char *name, sfi_diag *dia
         continue;
       }
       int reason = errno;
-      if (is_link(fd, part)) why = "symbolic links are refused, but for one to a regular file at the end";
+      if (is_link(fd, part))
+        why = links == SFI_LINKS_LAST ? "symbolic links are refused, but for one to a regular file at the end"
+                                      : "symbolic links are refused";
       errno = reason;
     }
     sf_status st = why ? fail_outside(diag, name, why) : fail_errno(diag, name);
@@ -76,10 +79,10 @@ static sf_status open_inside(const char *folder, const char *name, sfi_diag *dia
   return SF_OK;
 }
 
-sf_status sfi_input_open(const char *folder, const char *name, sfi_diag *diag, int *out_fd, size_t *out_bytes) {
+sf_status sfi_input_open(const char *folder, const char *name, sfi_links links, sfi_diag *diag, int *out_fd, size_t *out_bytes) {
   int fd = -1;
   if (folder) {
-    sf_status st = open_inside(folder, name, diag, &fd);
+    sf_status st = open_inside(folder, name, links, diag, &fd);
     if (st != SF_OK) return st;
   } else if ((fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)) < 0) {
     return fail_errno(diag, name);

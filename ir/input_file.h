@@ -4,9 +4,10 @@
 
 #include "base.h"
 
+typedef enum sfi_links { SFI_LINKS_REFUSED, SFI_LINKS_LAST } sfi_links;
 /* Opens a file. folder NULL: `name` is any path. Else `name` must stay inside the folder: no absolute path, no empty, "." or ".." part,
- * and no part of it is a symbolic link but the last, which may lead to a regular file. *out_fd is for close(). */
-sf_status sfi_input_open(const char *folder, const char *name, sfi_diag *diag, int *out_fd, size_t *out_bytes);
+ * and no part of it is a symbolic link; with SFI_LINKS_LAST the last may be one to a regular file anywhere. *out_fd is for close(). */
+sf_status sfi_input_open(const char *folder, const char *name, sfi_links links, sfi_diag *diag, int *out_fd, size_t *out_bytes);
 /* Exactly the next `bytes`; a shorter file is SF_STATUS_MALFORMED_FILE. */
 sf_status sfi_input_read(int fd, void *data, size_t bytes, const char *name, sfi_diag *diag);
 

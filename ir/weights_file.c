@@ -139,7 +139,7 @@ sf_status sfi_mapping_open(const sf_allocator *allocator, const char *folder, co
   int fd;
   size_t size, header_bytes = 0;
   uint8_t length[LENGTH_BYTES];
-  sf_status st = sfi_input_open(folder, name, diag, &fd, &size);
+  sf_status st = sfi_input_open(folder, name, SFI_LINKS_LAST, diag, &fd, &size);
   if (st != SF_OK) return st;
   if (size < LENGTH_BYTES)
     st = MALFORMED(diag, name, NULL, "%zu bytes are too few for a weight file", size);

@@ -19,7 +19,7 @@ typedef struct sfi_tensor_entry {
 /* An open weight file: read-only bytes and the table of its tensors. Reference counted by the graphs that use it. */
 typedef struct sfi_mapping sfi_mapping;
 
-/* Reads `folder`/`name`. The name must stay inside the folder: no absolute path, no "..", no symbolic link. Refuses a header that is
+/* Reads `folder`/`name`. The name must stay inside the folder, as sfi_input_open says; the file itself may be a link. Refuses a header that is
  * truncated, overlaps, leaves the file, overflows, repeats a name, nests, or is not the JSON that the format asks for; a tensor
  * of an unknown dtype or of too many dimensions is listed as unusable. `allocator` outlives the mapping. */
 sf_status sfi_mapping_open(const sf_allocator *allocator, const char *folder, const char *name, sfi_diag *diag,

@@ -57,7 +57,7 @@ sf_status sf_graph_from_onnx_file(sf_context *context, const char *path, const s
   sfi_diag diag = {0};
   int fd;
   size_t size;
-  sf_status st = sfi_input_open(NULL, path, &diag, &fd, &size);
+  sf_status st = sfi_input_open(NULL, path, SFI_LINKS_LAST, &diag, &fd, &size);
   if (st == SF_OK) {
     const char *slash = strrchr(path, '/');
     size_t folder_length = slash ? (size_t)(slash - path) + 1 : 0;

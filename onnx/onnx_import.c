@@ -112,7 +112,9 @@ static bool read_input(importer *im, const onnx_value_info *info) {
   }
   sfi_place place = {.file = im->file};
   value->value = sfi_graph_add_leaf(im->graph, SF_OP_INPUT, info->name, dtype, &shape, NULL, false, &place);
-  if (value->value == SF_NO_VALUE) return sfi_onnx_fail(im, im->graph->diag.error.status, "%s", im->graph->diag.error.message);
+  if (value->value == SF_NO_VALUE) {
+    return sfi_onnx_fail(im, im->graph->diag.error.status, "input \"%.100s\": %s", info->name, im->graph->diag.error.message);
+  }
   value->kind = VALUE_GRAPH;
   value->type = (onnx_type)info->type;
   value->shape = shape;
@@ -234,7 +236,7 @@ static bool import_output(importer *im, const onnx_value_info *info) {
   if (!sfi_onnx_operand(im, 0, true, &result)) return false;
   sfi_place place = {.file = im->file};
   if (sfi_graph_add_output(im->graph, info->name, result, &place) == SF_OK) return true;
-  return sfi_onnx_fail(im, im->graph->diag.error.status, "%s", im->graph->diag.error.message);
+  return sfi_onnx_fail(im, im->graph->diag.error.status, "output \"%.100s\": %s", info->name, im->graph->diag.error.message);
 }
 
 #define EACH(im, list, type, function)                                                                                             \

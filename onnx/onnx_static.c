@@ -190,21 +190,25 @@ static bool read_external(importer *im, const onnx_tensor *tensor, int64_t bytes
   if (strncmp(location, "./", 2) == 0) location += 2;
   int fd;
   size_t size;
-  if (sfi_input_open(im->folder, location, &im->diag, &fd, &size) != SF_OK) return false;
+  sfi_diag why = {0};
+  if (sfi_input_open(im->folder, location, SFI_LINKS_REFUSED, &why, &fd, &size) != SF_OK)
+    return sfi_onnx_fail(im, why.error.status, "tensor \"%.100s\": external \"%.100s\": %s", tensor->name, location,
+                         why.error.message);
   uint8_t *data = NULL;
   if (!count_external(im, location, size)) {
     sfi_onnx_fail_memory(im);
+  } else if ((uint64_t)offset > size || (uint64_t)bytes > size - (uint64_t)offset) {
+    sfi_onnx_fail(im, SF_STATUS_MALFORMED_FILE, "tensor \"%s\": its bytes leave the %zu of \"%s\"", tensor->name, size, location);
   } else if ((im->external_bytes += (uint64_t)bytes) / EXTERNAL_TIMES > im->external_size) {
     sfi_onnx_fail(im, SF_STATUS_MALFORMED_FILE, "tensor \"%s\": more than %d times what the external files hold would be read",
                   tensor->name, EXTERNAL_TIMES);
-  } else if ((uint64_t)offset > size || (uint64_t)bytes > size - (uint64_t)offset) {
-    sfi_onnx_fail(im, SF_STATUS_MALFORMED_FILE, "tensor \"%s\": its bytes leave the %zu of \"%s\"", tensor->name, size, location);
   } else if (!(data = sfi_arena_alloc(&im->arena, (size_t)bytes))) {
     sfi_onnx_fail_memory(im);
   } else if (lseek(fd, (off_t)offset, SEEK_SET) != (off_t)offset) {
     sfi_onnx_fail(im, SF_STATUS_IO_ERROR, "tensor \"%s\": cannot seek in \"%s\"", tensor->name, location);
   } else {
-    sfi_input_read(fd, data, (size_t)bytes, location, &im->diag);
+    if (sfi_input_read(fd, data, (size_t)bytes, location, &why) != SF_OK)
+      sfi_onnx_fail(im, why.error.status, "tensor \"%.100s\": external \"%.100s\": %s", tensor->name, location, why.error.message);
   }
   close(fd);
   *out = (onnx_bytes){data, (size_t)bytes};

@@ -20,6 +20,17 @@ static sf_context *context_like(int32_t threads, sf_parallel_for_fn parallel_for
   return context;
 }
 
+/* At every kind of extent. */
+static void check_answers(const sf_graph *graph, sf_program *program) {
+  for (size_t i = 0; i < SFI_COUNT(extents); i++) {
+    tensors t;
+    tensors_make(graph, extent_of(program, i), i, &t);
+    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
+    check_against_reference(graph, extent_of(program, i), &t);
+    tensors_free(&t);
+  }
+}
+
 START_TEST(answers) {
   sf_context *context = plain_context(2);
   sf_graph *graph = build_network(context, _i, 3);
@@ -33,13 +44,7 @@ START_TEST(answers) {
     options.error = &error;
     sf_status status = sf_compile(context, graph, &options, &program, NULL);
     ck_assert_msg(status == SF_OK, "%s", error.message);
-    for (size_t i = 0; i < SFI_COUNT(extents); i++) {
-      tensors t;
-      tensors_make(graph, extent_of(program, i), i, &t);
-      ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-      check_against_reference(graph, extent_of(program, i), &t);
-      tensors_free(&t);
-    }
+    check_answers(graph, program);
     sf_program_release(program);
   }
   sf_graph_release(graph);
@@ -51,13 +56,7 @@ START_TEST(reference_target) {
   sf_context *context = context_like(2, NULL, NULL, SF_ISA_REFERENCE);
   sf_graph *graph = build_network(context, _i, 4);
   sf_program *program = compile(context, graph);
-  for (size_t i = 0; i < SFI_COUNT(extents); i++) {
-    tensors t;
-    tensors_make(graph, extent_of(program, i), i, &t);
-    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-    check_against_reference(graph, extent_of(program, i), &t);
-    tensors_free(&t);
-  }
+  check_answers(graph, program);
   sf_program_release(program);
   sf_graph_release(graph);
   sf_context_release(context);
@@ -272,6 +271,14 @@ END_TEST
  * over all rows gives, and what is behind them is never read. */
 START_TEST(cache_of_the_host) {
   enum { ROWS = 11, CAPACITY = 13, WIDTH = 8 };
+  static const struct {
+    int64_t first, rows;
+    const char *message;
+  } too_long[] = {{13, 1, "input 2 'p': index 13 is outside 0 to 12, which append takes"},
+                  {11, 3, "input 2 'p': index 11 is outside 0 to 10, which append takes"},
+                  {INT64_MAX, 1, "input 2 'p': index 9223372036854775807 is outside 0 to 12, which append takes"},
+                  {-1, 1, "input 2 'p': index -1 is outside 0 to 12, which append takes"},
+                  {0, 14, "'rows' is 14; this operation needs 13 at most"}};
   static const char text[] = "symbol rows\n"
                              "%x = input f32[1, rows, 8]\n"
                              "%cache = input f32[1, 13, 8]\n"
@@ -307,13 +314,20 @@ START_TEST(cache_of_the_host) {
       }
     }
     for (int k = 0; k < ROWS * WIDTH; k++) ck_assert_float_eq_tol(y[k], whole[k], 1e-5f);
-    int64_t full = CAPACITY;
-    const sf_tensor in[] = {{x, SF_F32, 3, {1, 1, WIDTH}}, {from, SF_F32, 3, {1, CAPACITY, WIDTH}}, {&full, SF_I64, 1, {1}}};
-    const sf_tensor out[] = {{to, SF_F32, 3, {1, CAPACITY, WIDTH}}, {y, SF_F32, 3, {1, 1, WIDTH}}};
-    sf_error error;
-    ck_assert_int_eq(sf_run(program, 3, in, 2, out), SF_STATUS_INVALID_ARGUMENT);
-    sf_context_take_error(context, &error);
-    ck_assert_str_eq(error.message, "input 2 'p': index 13 is outside 0 to 12, which append takes");
+    /* What the memory has no room for is refused, and what is in it stays. */
+    for (size_t k = 0; k < SFI_COUNT(too_long); k++) {
+      float long_x[14 * WIDTH] = {0}, long_y[14 * WIDTH], kept[CAPACITY * WIDTH];
+      int64_t first = too_long[k].first, rows = too_long[k].rows;
+      const sf_tensor in[] = {
+          {long_x, SF_F32, 3, {1, rows, WIDTH}}, {from, SF_F32, 3, {1, CAPACITY, WIDTH}}, {&first, SF_I64, 1, {1}}};
+      const sf_tensor out[] = {{to, SF_F32, 3, {1, CAPACITY, WIDTH}}, {long_y, SF_F32, 3, {1, rows, WIDTH}}};
+      sf_error error;
+      memcpy(kept, to, sizeof kept);
+      ck_assert_int_eq(sf_run(program, 3, in, 2, out), SF_STATUS_INVALID_ARGUMENT);
+      sf_context_take_error(context, &error);
+      ck_assert_str_eq(error.message, too_long[k].message);
+      ck_assert_mem_eq(kept, to, sizeof kept);
+    }
     sf_program_release(program);
     sf_graph_release(graph);
     sf_context_release(context);

@@ -246,7 +246,21 @@ START_TEST(impossible_models_are_refused) {
   refused(&m, NULL, SF_STATUS_UNSUPPORTED, "40 dimensions are more than 6");
   bytes huge = port("x", 2, (int64_t[]){INT64_MAX / 2, 3});
   m = model(&relu, NULL, NULL, &huge, 17);
-  ck_assert_int_ne(open_bytes(m.data, m.size, NULL, NULL), SF_OK);
+  refused(&m, NULL, SF_STATUS_INVALID_GRAPH, "input \"x\": input: too many elements in the result");
+  bytes other = port("x", 1, (int64_t[]){5}), add = node("Add", "x", "w", "y"), w = tensor(1, 1, (int64_t[]){4}, 16);
+  m = model(&add, NULL, &w, &other, 17);
+  refused(&m, NULL, SF_STATUS_INVALID_GRAPH, "node 1 \"the node\" (Add): the shapes do not broadcast");
+  bytes both = port("x", 2, (int64_t[]){4, 3}), product = node("MatMul", "x", "w", "y");
+  m = model(&product, NULL, &w, &both, 17);
+  refused(&m, NULL, SF_STATUS_INVALID_GRAPH, "node 1 \"the node\" (MatMul): ");
+  ck_assert_int_eq(error.line, 1);
+  bytes nothing = node("Relu", "x", NULL, "z");
+  m = model(&nothing, NULL, NULL, NULL, 17);
+  refused(&m, NULL, SF_STATUS_INVALID_GRAPH, "output \"y\" is made by no node");
+  bytes foreign = node("Relu", "x", NULL, "y");
+  text(&foreign, 7, "com.example");
+  m = model(&foreign, NULL, NULL, NULL, 17);
+  refused(&m, NULL, SF_STATUS_UNSUPPORTED, "node 1 \"the node\" (Relu): no operator of domain \"com.example\" is known");
 }
 END_TEST
 
@@ -280,9 +294,16 @@ START_TEST(impossible_tensors_are_refused) {
 END_TEST
 
 START_TEST(external_data_stays_in_the_folder) {
-  char folder[] = "/tmp/sparseflow-onnx-XXXXXX", path[64];
+  char folder[64], path[96];
   bytes add = node("Add", "x", "w", "y"), w, m;
-  ck_assert_ptr_nonnull(mkdtemp(folder));
+  static const char *const links[][2] = {{"w.bin", "inside"}, {"/etc/passwd", "outside"}, {"/", "root"}, {"/dev/zero", "device"}};
+  make_folder(folder);
+  for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+    snprintf(path, sizeof path, "%s/%s", folder, links[i][1]);
+    ck_assert_int_eq(symlink(links[i][0], path), 0);
+  }
+  snprintf(path, sizeof path, "%s/sub", folder);
+  ck_assert_int_eq(mkdir(path, 0700), 0);
   snprintf(path, sizeof path, "%s/w.bin", folder);
   FILE *file = fopen(path, "wb");
   ck_assert_uint_eq(fwrite("0123456789abcdef0123", 1, 20, file), 20);
@@ -291,17 +312,26 @@ START_TEST(external_data_stays_in_the_folder) {
     const char *location, *offset, *length;
     sf_status status;
     const char *why;
-  } rows[] = {{"w.bin", "4", "16", SF_OK, ""},
-              {"./w.bin", "0", "16", SF_OK, ""},
-              {"w.bin", "5", "16", SF_STATUS_MALFORMED_FILE, "its bytes leave the 20 of \"w.bin\""},
-              {"w.bin", "9223372036854775806", "16", SF_STATUS_MALFORMED_FILE, "its bytes leave"},
-              {"w.bin", "-4", "16", SF_STATUS_MALFORMED_FILE, "its external offset is no number"},
-              {"w.bin", "0", "12", SF_STATUS_MALFORMED_FILE, "12 external bytes, but type and shape ask for 16"},
-              {"none.bin", "0", "16", SF_STATUS_NOT_FOUND, "no such file"},
-              {"../w.bin", "0", "16", SF_STATUS_INVALID_GRAPH, "inside its folder"},
-              {"a/../../w.bin", "0", "16", SF_STATUS_NOT_FOUND, "no such file"},
-              {"/etc/passwd", "0", "16", SF_STATUS_INVALID_GRAPH, "inside its folder"},
-              {"", "0", "16", SF_STATUS_INVALID_GRAPH, "inside its folder"}};
+  } rows[] = {
+      {"w.bin", "4", "16", SF_OK, ""},
+      {"./w.bin", "0", "16", SF_OK, ""},
+      {"w.bin", "5", "16", SF_STATUS_MALFORMED_FILE, "its bytes leave the 20 of \"w.bin\""},
+      {"w.bin", "9223372036854775806", "16", SF_STATUS_MALFORMED_FILE, "its bytes leave"},
+      {"w.bin", "-4", "16", SF_STATUS_MALFORMED_FILE, "its external offset is no number"},
+      {"w.bin", "0", "12", SF_STATUS_MALFORMED_FILE, "12 external bytes, but type and shape ask for 16"},
+      {"none.bin", "0", "16", SF_STATUS_NOT_FOUND, "tensor \"w\": external \"none.bin\": there is no such file"},
+      {"../w.bin", "0", "16", SF_STATUS_INVALID_GRAPH, "tensor \"w\": external \"../w.bin\": a file beside the graph is wanted"},
+      {"sub/../w.bin", "0", "16", SF_STATUS_INVALID_GRAPH, "inside its folder"},
+      {"sub/../../w.bin", "0", "16", SF_STATUS_INVALID_GRAPH, "inside its folder"},
+      {"sub//../w.bin", "0", "16", SF_STATUS_INVALID_GRAPH, "inside its folder"},
+      {"sub", "0", "16", SF_STATUS_IO_ERROR, "is not a regular file"},
+      /* Links are refused, as ONNX's own checker does, even those that stay inside. */
+      {"inside", "0", "16", SF_STATUS_INVALID_GRAPH, "symbolic links are refused"},
+      {"outside", "0", "16", SF_STATUS_INVALID_GRAPH, "symbolic links are refused"},
+      {"root/etc/passwd", "0", "16", SF_STATUS_INVALID_GRAPH, "symbolic links are refused"},
+      {"device", "0", "16", SF_STATUS_INVALID_GRAPH, "symbolic links are refused"},
+      {"/etc/passwd", "0", "16", SF_STATUS_INVALID_GRAPH, "inside its folder"},
+      {"", "0", "16", SF_STATUS_INVALID_GRAPH, "inside its folder"}};
   for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
     w = external(rows[i].location, rows[i].offset, rows[i].length);
     m = model(&add, NULL, &w, NULL, 17);
@@ -326,8 +356,7 @@ START_TEST(external_data_stays_in_the_folder) {
   message(&out, 7, &graph);
   message(&out, 8, &set);
   refused(&out, folder, SF_STATUS_MALFORMED_FILE, "more than 4 times what the external files hold");
-  unlink(path);
-  rmdir(folder);
+  remove_tree(folder);
 }
 END_TEST
 
