@@ -114,7 +114,12 @@ typedef struct sfi_pool {
  * Folded, for images narrower than a vector: `fold` granules of pitch / fold columns stand side by side in a row of X, of image rows
  * F apart, F = ceil(output rows / fold): X column of pixel (oh, ow) is oh % F * pitch + oh / F * granule + ow. A tap that is
  * displaced k_offset % pitch columns gives 0 where it falls behind its granule. No stride leads from pixel to pixel: stride[2] is 0,
- * which keeps such images from emitters that do not know them. Else fold == 1. */
+ * which keeps such images from emitters that do not know them. Else fold == 1.
+ * Window of a convolution, by rows and by columns: k counts input channels, tap rows and tap columns, and the elements of X that tap i and
+ * output o meet are 0, as padding, unless 0 <= o * stride + i * dilation - before < in. No window: taps == 0. */
+typedef struct sfi_window {
+  int64_t taps, stride, dilation, before, in;
+} sfi_window;
 typedef struct sfi_contract {
   int64_t rows;             /* M */
   sfi_poly depth;           /* K; constant for CONTRACT */
@@ -127,6 +132,7 @@ typedef struct sfi_contract {
   int64_t groups;          /* convolution: rows of group g use k of group g only; W then has columns = depth with zeros elsewhere,
                            except that `matrix` holds depth / groups columns */
   int64_t pitch, valid, fold;
+  sfi_window window[2];
 } sfi_contract;
 
 /* out[b, h, i, f] = sum over j of softmax over j (scale * sum over e of q[b, h, i, e] k[b, g, j, e] + mask[b, h, i, j]) v[b, g, j, f],

@@ -89,6 +89,11 @@ static void put_contract(const sfi_contract *c, sfi_text *out) {
   if (c->k_offset) sfi_digest_hex(sfi_digest_of(c->k_offset, (size_t)c->depth.c[0] * sizeof *c->k_offset), hex);
   sfi_text_printf(out, " groups %lld pitch %lld valid %lld fold %lld positions %s\n", (long long)c->groups, (long long)c->pitch,
                   (long long)c->valid, (long long)c->fold, hex);
+  for (int i = 0; i < 2 && c->window[0].taps; i++) {
+    const sfi_window *w = &c->window[i];
+    sfi_text_printf(out, "window %lld %lld %lld %lld in %lld\n", (long long)w->taps, (long long)w->stride, (long long)w->dilation,
+                    (long long)w->before, (long long)w->in);
+  }
 }
 
 static void put_pool(const sfi_pool *p, sfi_text *out) {

@@ -91,6 +91,7 @@ static sf_status check_contract(const sfi_plan *plan, const sfi_kernel *kernel, 
   CHECK_KERNEL((plan->buffers[kernel->operand[2].buffer].kind == SFI_BUFFER_PACKED) == is_static, "W is packed where it is static");
   CHECK_KERNEL(c->valid == 0 ? c->pitch == 0 && !c->k_offset : is_static && c->k_offset && c->pitch / c->fold >= c->valid,
                "image rows");
+  CHECK_KERNEL(c->window[0].taps == 0 || (c->valid && c->depth.c[0] % (c->window[0].taps * c->window[1].taps) == 0), "window");
   if (!is_static) return SF_OK;
   CHECK_KERNEL(c->facts && c->weight >= 0 && sfi_is_static(plan->graph, c->weight), "a weight that is not static");
   CHECK_KERNEL(c->groups >= 1 && sfi_is(c->row_count, c->rows) && c->rows == c->matrix.rows && c->rows % c->groups == 0, "rows");

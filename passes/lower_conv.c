@@ -15,7 +15,7 @@ typedef struct side {
   int64_t extent;                      /* of one phase */
 } side;
 
-enum { SPARSE_PERCENT = 60 }; /* of weights that are not zero, up to which rows begin on whole vectors */
+enum { SPARSE_PERCENT = 60 }; /* of weights that are not zero, up to which rows and channels begin on whole vectors */
 
 /* Nonzeros that read an input channel, on average, from which it pays to copy the channel to a vector's boundary. */
 enum { NONZEROS_A_CHANNEL = 16 };
@@ -42,6 +42,10 @@ static side make_side(const sfi_lowering *l, sf_value v, int32_t d) {
   return s;
 }
 
+static sfi_window window_of(const side *s) {
+  return (sfi_window){.taps = s->taps, .stride = s->stride, .dilation = s->dilation, .before = s->before, .in = s->in};
+}
+
 static bool has_padding(const side *s) {
   return s->before || s->after;
 }
@@ -57,10 +61,14 @@ typedef struct layout {
   int64_t phase;       /* elements of one */
 } layout;
 
+static bool is_sparse(const sfi_contract *contract) {
+  return contract->facts && sfi_density(contract->facts) * 100 <= SPARSE_PERCENT;
+}
+
 static layout make_layout(const sfi_lowering *l, const sfi_contract *contract, const side *h, const side *w) {
   const int64_t lanes = l->plan->target->lanes;
   layout out = {.pitch = w->extent, .fold = 1};
-  if (contract->facts && sfi_density(contract->facts) * 100 <= SPARSE_PERCENT) {
+  if (is_sparse(contract)) {
     /* Columns past the image need not be there: what is read behind a row counts as 0. */
     const int64_t columns = sfi_max(w->out, sfi_min(w->extent, sfi_ceil_div(w->in + w->before, w->stride)));
     while (columns * out.fold * 2 <= lanes && out.fold * 2 <= h->out) out.fold *= 2;
@@ -158,7 +166,7 @@ static void pixel_operand(sfi_lowering *l, sfi_kernel *kernel, const sfi_shape *
   view.stride[2] = sfi_low_mul(l, view.stride[2], sfi_const(h->stride));
   view.stride[3] = sfi_low_mul(l, view.stride[3], sfi_const(w->stride));
   const bool together = sfi_low_merge(l, &read, view.stride, 2, 4, &pixel) && (sfi_is(pixel, 1) || pixels == 1);
-  const bool wanted = pixels > 1 && facts && facts->nonzeros >= NONZEROS_A_CHANNEL * facts->columns;
+  const bool wanted = pixels > 1 && is_sparse(&kernel->contract) && facts->nonzeros >= NONZEROS_A_CHANNEL * facts->columns;
   const bool aligned = sfi_is_const(view.stride[1]) && view.stride[1].c[0] % lanes == 0 && view.offset.c[0] % lanes == 0;
   if (!together || (wanted && !aligned)) {
     const int64_t channel = wanted ? sfi_round_up(pixels, lanes) : pixels;
@@ -188,6 +196,8 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
   }
   sfi_contract *contract = &kernel->contract;
   contract->valid = w.out;
+  contract->window[0] = window_of(&h);
+  contract->window[1] = window_of(&w);
   sfi_buffer *buffer = &l->plan->buffers[view.buffer];
   if (!needs_copy(&h) && !needs_copy(&w) && buffer->kind == SFI_BUFFER_TEMP && sfi_low_is_dense(l, shape, &view)) {
     buffer->slack = sfi_max(buffer->slack, w.in + SFI_IMAGE_SLACK);

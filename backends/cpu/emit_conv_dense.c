@@ -1,73 +1,91 @@
 /* "conv-dense": dense products over columns that fill vectors badly, convolutions above all: every element of W is multiplied, with the
- * LANES ALONG ROWS OF W (output channels) and the pixels of X broadcast. A register tile is V vectors of rows by up to 14 pixels: for each k
- * V loads of packed W and a broadcast a pixel, 16 loads for 28 multiply-adds. Pixels are cut so that nothing is wasted whatever the
- * width of the image: into pieces of a row, or whole rows where those are narrow, of two sizes that differ by one. At the end the
- * tile is transposed in registers and goes through the epilogue with its lanes along pixels.
+ * LANES ALONG ROWS OF W (output channels) and the pixels of X broadcast. A register tile is V vectors of rows by a piece of a row of pixels,
+ * 2 by 14 at best: for each k V loads of packed W and a broadcast a pixel, 16 loads for 28 multiply-adds. Rows of pixels are cut into
+ * pieces of two sizes that differ by one, so that nothing is wasted whatever their width; taps that fall on padding are left
+ * out. At the end the tile is transposed in registers and goes through the epilogue with its lanes along pixels.
+ *
+ * W passes once for each block of pixels, from memory in a large network: while a panel of it meets the pixels, the next one is prefetched.
  *
  * Zeros of W are multiplied too: a tile that shows a NaN is computed once more without them, as in emit_gemm.c.
  *
  * Packed W: [positions of X rows] [panel of V vectors of rows][k][V lanes], rows past the last are zeros. */
 #include "emitters.h"
 
-enum { VECTORS_MOST = 3, PIXELS_MOST = 28, TILES_LEAST = 8 };
+enum { VECTORS_MOST = 8, PIXELS_MOST = 28, TILES_LEAST = 8 };
 
-/* How output pixels are cut into units, one register tile each. A line is `down` rows of the image; where a row is longer than a tile, a
- * line is one row of `pieces` pieces. The first `large` lines or pieces have `down` rows or `across` pixels, the others one less. */
+/* How the output's pixels are cut. Every row into the same pieces, of which the first `large` have `across` pixels, the others one less. A
+ * piece of a row is a unit: a register tile for each panel of W. */
 typedef struct cut {
-  int64_t width, pitch; /* of a row of output pixels, and from row to row in X */
-  int64_t down, across, lines, pieces, large;
+  int64_t rows, width, pitch; /* pixels in a row of the output, and from row to row in X */
+  int64_t pieces, across, large;
 } cut;
 
-static int32_t pixels_most(const sfi_target *target, int32_t vectors) {
-  const int32_t fit = (target->registers - vectors - 2) / vectors;
-  return fit < PIXELS_MOST ? fit : PIXELS_MOST;
-}
-
 static cut cut_pixels(const sfi_kernel *k, const sfi_target *target) {
-  const int64_t pixels = k->extent[2].of.c[0], most = pixels_most(target, k->tile.vectors);
-  const bool gaps = k->contract.pitch != k->contract.valid;
-  cut c = {.width = gaps ? k->contract.valid : pixels, .pitch = k->contract.pitch, .down = 1};
-  const int64_t rows = pixels / c.width;
+  const int32_t vectors = k->tile.vectors, fit = (target->registers - vectors - 2) / vectors;
+  const int64_t pixels = k->extent[2].of.c[0], most = fit < 1 ? 1 : fit < PIXELS_MOST ? fit : PIXELS_MOST;
+  const bool image = k->contract.valid != 0;
+  cut c = {.rows = 1, .width = pixels, .pitch = k->contract.pitch};
+  if (image) c.width = k->contract.valid, c.rows = pixels / c.width;
   c.pieces = sfi_ceil_div(c.width, most);
   c.across = sfi_ceil_div(c.width, c.pieces);
-  c.lines = rows;
   c.large = c.width - c.pieces * (c.across - 1);
-  if (c.pieces > 1) return c;
-  c.lines = sfi_ceil_div(rows, most / c.width);
-  c.down = sfi_ceil_div(rows, c.lines);
-  c.large = rows - c.lines * (c.down - 1);
   return c;
 }
 
-/* Lines or pieces, whichever come in two sizes. */
-static int64_t parts(const cut *c) {
-  return c->pieces > 1 ? c->pieces : c->lines;
+static int64_t piece_begin(const cut *c, int64_t piece) {
+  return piece * c->across - (piece > c->large ? piece - c->large : 0);
 }
+static int64_t piece_pixels(const cut *c, int64_t piece) {
+  return c->across - (piece >= c->large);
+}
+
+/* Taps of the window by rows (0) or columns (1). */
+static int64_t taps(const sfi_kernel *k, int d) {
+  return k->contract.window[0].taps ? k->contract.window[d].taps : 1;
+}
+static int64_t channels(const sfi_kernel *k) {
+  return k->contract.depth.c[0] / (taps(k, 0) * taps(k, 1));
+}
+
+/* Do this tap and output meet the image, and not its padding? */
+static bool meets(const sfi_kernel *k, int d, int64_t tap, int64_t out) {
+  const sfi_window *w = &k->contract.window[d];
+  const int64_t at = out * w->stride + tap * w->dilation - w->before;
+  return k->contract.window[0].taps == 0 || (at >= 0 && at < w->in);
+}
+
 static int64_t panel_rows(const sfi_kernel *k, const sfi_target *target) {
   return (int64_t)k->tile.vectors * target->lanes;
 }
 
-/* Cycles of one unit of a panel: multiply-adds, held by their latency where they are few; the transposes, stores and the loop's end. */
-static double unit_cycles(const sfi_kernel *k, const sfi_target *target, int64_t pixels) {
-  const double tile = (double)(pixels * k->tile.vectors), rows = (double)panel_rows(k, target);
-  return (double)k->contract.depth.c[0] * (tile < 8 ? 4 : tile / 2) * 1.01 + rows * (3 + 0.5 * k->epilogue.n) + 30;
+/* Of one k: multiply-adds, or their latency where they are few, or loads. */
+static double step_cycles(int64_t pixels, int64_t vectors) {
+  const double fma = (double)(pixels * vectors) / 2, load = (double)(pixels + vectors + 2) / 2;
+  return fma < 4 ? 4 : fma < load ? load : fma;
 }
 
 static double cycles(const sfi_kernel *k, const sfi_target *target) {
   const cut c = cut_pixels(k, target);
-  const int64_t whole = c.down * c.across, less = c.pieces > 1 ? whole - 1 : whole - c.across;
-  const int64_t repeat = c.pieces > 1 ? c.lines : 1;
-  const double panels = (double)sfi_ceil_div(k->contract.rows, panel_rows(k, target));
-  double sum = (double)(c.large * repeat) * unit_cycles(k, target, whole);
-  if (parts(&c) > c.large) sum += (double)((parts(&c) - c.large) * repeat) * unit_cycles(k, target, less);
-  return sum * panels;
+  const double stored = (double)panel_rows(k, target) * (3 + 0.7 * k->epilogue.n) + 30; /* transposes, epilogue, the loop's end */
+  double row = 0;                                                                       /* of each tap row and channel */
+  int64_t tap_rows = 0;
+  for (int64_t p = 0; p < c.pieces; p++)
+    for (int64_t tap = 0; tap < taps(k, 1); tap++) {
+      int64_t pixels = 0;
+      for (int64_t i = 0; i < piece_pixels(&c, p); i++) pixels += meets(k, 1, tap, piece_begin(&c, p) + i);
+      row += pixels ? step_cycles(pixels, k->tile.vectors) : 0;
+    }
+  for (int64_t out = 0; out < c.rows; out++)
+    for (int64_t tap = 0; tap < taps(k, 0); tap++) tap_rows += meets(k, 0, tap, out);
+  const double sum = row * 1.02 * (double)(channels(k) * tap_rows) + stored * (double)(c.rows * c.pieces);
+  return sum * (double)sfi_ceil_div(k->contract.rows, panel_rows(k, target));
 }
 
 /* A block of columns reads a part of X that stays in L2 while W passes by. */
 static int64_t column_blocks(const sfi_kernel *k, const sfi_target *target, int64_t row_blocks) {
   const int64_t depth = k->contract.depth.c[0];
   const double floats = (depth ? (double)sfi_position(k, depth - 1) : 0) + (double)k->extent[2].of.c[0];
-  const int64_t fit = (int64_t)(floats * 4 / ((double)target->l2_bytes / 4)) + 1;
+  const int64_t fit = (int64_t)(floats * 4 / ((double)target->l2_bytes / 2)) + 1;
   return sfi_max(fit, sfi_ceil_div(TILES_LEAST, sfi_max(1, row_blocks)));
 }
 
@@ -80,11 +98,11 @@ sfi_refusal sfi_conv_dense_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (!sfi_is(k->operand[1].stride[2], 1)) return SFI_REFUSE_STRIDED_COLUMNS;
   if (!sfi_positions_fit(k)) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   double least = 0;
-  int32_t best = 1;
+  int32_t best = 0;
   for (int32_t v = 1; v <= VECTORS_MOST; v++) {
     k->tile.vectors = v;
     const double now = cycles(k, target);
-    if (v > 1 && now >= least) continue;
+    if (best && now >= least) continue;
     least = now;
     best = v;
   }
@@ -115,37 +133,78 @@ sf_status sfi_conv_dense_pack(const sfi_kernel *k, const sfi_plan *plan, const s
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
 
-/* Some pixels of all rows of a panel. */
+/* A piece of a row of pixels, for all rows of a panel. */
 typedef struct unit {
   cut c;
+  int64_t column; /* one that meets padding as the unit does */
   int32_t pixels;
-  LLVMValueRef t, pixel, row; /* first output pixel, first row of W */
-  LLVMValueRef x, w;          /* addresses: of X at position 0 of the first pixel, of the panel */
+  LLVMValueRef t, pixel, row;            /* first output pixel, first row of W */
+  LLVMValueRef x, w;                     /* addresses: of X at position 0 of the first pixel, of the panel */
+  LLVMValueRef tap_begin, tap_end;       /* tap rows that meet the image */
+  LLVMValueRef prefetch, prefetch_bytes; /* address of what to prefetch at k 0; bytes from k to k */
+  LLVMValueRef x_ahead;                  /* elements of X from the unit to the last pixel of the next one */
 } unit;
 
-/* acc += W[rows of the panel, k] * X[k, pixels] for all k; acc[pixel * V + v]. exact: zeros of W are skipped. */
-static void accumulate(sfi_emission *e, const unit *u, bool exact, LLVMValueRef *acc) {
-  const int32_t vectors = e->kernel->tile.vectors, count = u->pixels * vectors;
-  LLVMValueRef w[VECTORS_MOST], present[VECTORS_MOST], next[SFI_CARRIED_MAX];
-  for (int32_t i = 0; i < count; i++) acc[i] = LLVMConstNull(e->vec);
-  sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_poly_value(e, e->kernel->contract.depth), sfi_i64(e, 1), acc, (unsigned)count);
-  LLVMValueRef row = sfi_opaque(e, sfi_x_row(e, u->x, loop.index)); /* else each broadcast adds it up by itself */
-  LLVMValueRef at = sfi_muli(e, loop.index, sfi_i64(e, (int64_t)vectors * e->lanes));
-  for (int32_t v = 0; v < vectors; v++) {
-    w[v] = sfi_load_vector(e, sfi_at(e, e->f32, u->w, sfi_addi(e, at, sfi_i64(e, (int64_t)v * e->lanes))), NULL);
-    present[v] = exact ? LLVMBuildFCmp(e->builder, LLVMRealUNE, w[v], LLVMConstNull(e->vec), "") : NULL;
-  }
-  for (int32_t i = 0; i < u->pixels; i++) {
-    const int64_t offset = i / u->c.across * u->c.pitch + i % u->c.across;
-    LLVMValueRef x = sfi_splat(e, sfi_load_scalar(e, e->f32, row, sfi_i64(e, offset)));
+static void prefetch(sfi_emission *e, LLVMValueRef address) {
+  enum { READ = 0, TO_L2 = 2, DATA = 1 };
+  LLVMTypeRef type = e->ptr;
+  sfi_intrinsic(e, "llvm.prefetch", &type, 1,
+                (LLVMValueRef[]){address, LLVMConstInt(e->i32, READ, false), LLVMConstInt(e->i32, TO_L2, false),
+                                 LLVMConstInt(e->i32, DATA, false)},
+                4);
+}
+
+/* sums += W[rows of the panel, first + tap] * X[first + tap, pixels] for each tap of a row of the window. exact: zeros of W are skipped. */
+static void tap_row(sfi_emission *e, const unit *u, LLVMValueRef first, bool exact, LLVMValueRef *sums) {
+  const sfi_kernel *k = e->kernel;
+  const int32_t vectors = k->tile.vectors;
+  LLVMValueRef x_row = sfi_x_row(e, u->x, first);
+  LLVMValueRef w_row = sfi_at(e, e->f32, u->w, sfi_muli(e, first, sfi_i64(e, (int64_t)vectors * e->lanes)));
+  LLVMValueRef ahead = sfi_at(e, e->i8, u->prefetch, sfi_muli(e, first, u->prefetch_bytes));
+  for (int64_t tap = 0; tap < taps(k, 1); tap++) {
+    const int64_t shift = tap ? k->contract.k_offset[tap] - k->contract.k_offset[0] : 0;
+    LLVMValueRef w[VECTORS_MOST], present[VECTORS_MOST];
+    x_row = sfi_opaque(e, x_row); /* else pixels that taps share are kept in registers that are not there */
     for (int32_t v = 0; v < vectors; v++) {
-      LLVMValueRef before = loop.carried[i * vectors + v], sum = sfi_fma(e, w[v], x, before);
-      next[i * vectors + v] = exact ? LLVMBuildSelect(e->builder, present[v], sum, before, "") : sum;
+      w[v] = sfi_load_vector(e, sfi_at(e, e->f32, w_row, sfi_i64(e, (tap * vectors + v) * e->lanes)), NULL);
+      present[v] = exact ? LLVMBuildFCmp(e->builder, LLVMRealUNE, w[v], LLVMConstNull(e->vec), "") : NULL;
+    }
+    if (!exact) {
+      prefetch(e, sfi_at(e, e->i8, ahead, sfi_muli(e, u->prefetch_bytes, sfi_i64(e, tap))));
+      prefetch(e, sfi_at(e, e->f32, x_row, sfi_addi(e, u->x_ahead, sfi_i64(e, shift))));
+    }
+    for (int32_t i = 0; i < u->pixels; i++) {
+      if (!meets(k, 1, tap, u->column + i)) continue;
+      LLVMValueRef x = sfi_splat(e, sfi_load_scalar(e, e->f32, x_row, sfi_i64(e, shift + i)));
+      for (int32_t v = 0; v < vectors; v++) {
+        LLVMValueRef *sum = &sums[i * vectors + v], next = sfi_fma(e, w[v], x, *sum);
+        *sum = exact ? LLVMBuildSelect(e->builder, present[v], next, *sum, "") : next;
+      }
     }
   }
-  sfi_loop_end(e, &loop, next);
-  memcpy(acc, loop.carried, (size_t)count * sizeof *acc);
+}
+
+/* acc[pixel * V + v] = the sums over all k. */
+static void accumulate(sfi_emission *e, const unit *u, bool exact, LLVMValueRef *acc) {
+  const sfi_kernel *k = e->kernel;
+  const int32_t count = u->pixels * k->tile.vectors;
+  LLVMValueRef sums[SFI_CARRIED_MAX], one = sfi_i64(e, 1);
+  for (int32_t i = 0; i < count; i++) acc[i] = LLVMConstNull(e->vec);
+  sfi_loop channel, tap;
+  sfi_loop_begin(e, &channel, sfi_i64(e, 0), sfi_i64(e, channels(k)), one, acc, (unsigned)count);
+  memcpy(sums, channel.carried, (size_t)count * sizeof *sums);
+  if (taps(k, 0) == 1) {
+    tap_row(e, u, sfi_muli(e, channel.index, sfi_i64(e, taps(k, 1))), exact, sums);
+  } else {
+    LLVMValueRef first = sfi_muli(e, channel.index, sfi_i64(e, taps(k, 0)));
+    sfi_loop_begin(e, &tap, u->tap_begin, u->tap_end, one, sums, (unsigned)count);
+    memcpy(sums, tap.carried, (size_t)count * sizeof *sums);
+    tap_row(e, u, sfi_muli(e, sfi_addi(e, first, tap.index), sfi_i64(e, taps(k, 1))), exact, sums);
+    sfi_loop_end(e, &tap, sums);
+    memcpy(sums, tap.carried, (size_t)count * sizeof *sums);
+  }
+  sfi_loop_end(e, &channel, sums);
+  memcpy(acc, channel.carried, (size_t)count * sizeof *acc);
 }
 
 /* Is any of the sums NaN? Two a compare. */
@@ -193,65 +252,96 @@ static void unit_code(sfi_emission *e, const unit *u) {
     for (int32_t v = 0; v < vectors; v++) store_rows(e, u, first, v, acc);
 }
 
-/* Where part `index` begins, in rows or pixels: parts of `size` each, those from `large` on one less. */
-static LLVMValueRef part_begin(sfi_emission *e, LLVMValueRef index, int64_t size, int64_t large) {
-  LLVMValueRef less = LLVMBuildNSWSub(e->builder, index, sfi_mini(e, index, sfi_i64(e, large)), "");
-  return LLVMBuildNSWSub(e->builder, sfi_muli(e, index, sfi_i64(e, size)), less, "");
+/* Are two pieces alike, in size and in where they meet padding? */
+static bool alike(const sfi_kernel *k, const cut *c, int64_t a, int64_t b) {
+  bool same = piece_pixels(c, a) == piece_pixels(c, b);
+  for (int64_t tap = 0; same && tap < taps(k, 1); tap++)
+    for (int64_t i = 0; i < piece_pixels(c, a); i++)
+      same = same && meets(k, 1, tap, piece_begin(c, a) + i) == meets(k, 1, tap, piece_begin(c, b) + i);
+  return same;
+}
+
+/* First tap row, of those in [0, taps], whose position in the image is `limit` or more. */
+static LLVMValueRef first_tap(sfi_emission *e, LLVMValueRef out_row, int64_t limit) {
+  const sfi_window *w = &e->kernel->contract.window[0];
+  LLVMValueRef missing =
+      LLVMBuildNSWSub(e->builder, sfi_i64(e, limit + w->before), sfi_muli(e, out_row, sfi_i64(e, w->stride)), "");
+  LLVMValueRef none = LLVMBuildICmp(e->builder, LLVMIntSLE, missing, sfi_i64(e, 0), "");
+  LLVMValueRef tap = LLVMBuildUDiv(e->builder, sfi_addi(e, missing, sfi_i64(e, w->dilation - 1)), sfi_i64(e, w->dilation), "");
+  return sfi_mini(e, LLVMBuildSelect(e->builder, none, sfi_i64(e, 0), tap, ""), sfi_i64(e, w->taps));
 }
 
 /* Unit `number` of the panel that u names. x: address of X[t] at position 0. */
 static void unit_at(sfi_emission *e, unit *u, LLVMValueRef x, LLVMValueRef number) {
+  const sfi_kernel *k = e->kernel;
   const cut *c = &u->c;
-  const bool pieces = c->pieces > 1;
-  LLVMValueRef line = number, piece = sfi_i64(e, 0);
-  if (pieces) {
-    line = LLVMBuildUDiv(e->builder, number, sfi_i64(e, c->pieces), "");
-    piece = LLVMBuildURem(e->builder, number, sfi_i64(e, c->pieces), "");
-  }
-  LLVMValueRef row = pieces ? line : part_begin(e, line, c->down, c->large);
-  LLVMValueRef column = pieces ? part_begin(e, piece, c->across, c->large) : piece;
+  LLVMValueRef row = LLVMBuildUDiv(e->builder, number, sfi_i64(e, c->pieces), "");
+  LLVMValueRef piece = LLVMBuildURem(e->builder, number, sfi_i64(e, c->pieces), "");
+  LLVMValueRef less = LLVMBuildNSWSub(e->builder, piece, sfi_mini(e, piece, sfi_i64(e, c->large)), "");
+  LLVMValueRef column = LLVMBuildNSWSub(e->builder, sfi_muli(e, piece, sfi_i64(e, c->across)), less, "");
   u->pixel = sfi_addi(e, sfi_muli(e, row, sfi_i64(e, c->width)), column);
+  u->x_ahead = sfi_i64(e, c->pieces > 1 ? 2 * c->across - 1 : c->pitch + c->across - 1);
   u->x = sfi_at(e, e->f32, x, sfi_addi(e, sfi_muli(e, row, sfi_i64(e, c->pitch)), column));
-  LLVMValueRef large = LLVMBuildICmp(e->builder, LLVMIntSLT, pieces ? piece : line, sfi_i64(e, c->large), "");
-  const int64_t whole = c->down * c->across;
-  sfi_if branch;
-  for (int less = 0; less <= (parts(c) > c->large); less++) {
-    sfi_if_begin(e, &branch, less ? LLVMBuildNot(e->builder, large, "") : large);
-    unit now = *u;
-    now.pixels = (int32_t)(less ? whole - (pieces ? 1 : c->across) : whole);
-    unit_code(e, &now);
-    sfi_if_end(e, &branch, NULL, NULL, NULL, 0);
+  if (taps(k, 0) > 1) {
+    u->tap_begin = first_tap(e, row, 0);
+    u->tap_end = first_tap(e, row, k->contract.window[0].in);
   }
+  for (int64_t begin = 0, end; begin < c->pieces; begin = end) {
+    end = begin + 1;
+    while (end < c->pieces && alike(k, c, begin, end)) end++;
+    u->column = piece_begin(c, begin);
+    u->pixels = (int32_t)piece_pixels(c, begin);
+    sfi_if branch;
+    LLVMValueRef after = LLVMBuildNSWSub(e->builder, piece, sfi_i64(e, begin), "");
+    const bool all = begin == 0 && end == c->pieces;
+    if (!all) sfi_if_begin(e, &branch, LLVMBuildICmp(e->builder, LLVMIntULT, after, sfi_i64(e, end - begin), ""));
+    unit_code(e, u);
+    if (!all) sfi_if_end(e, &branch, NULL, NULL, NULL, 0);
+  }
+}
+
+/* All units in [first, end) with the panels of rows [row, row_end). */
+static void block_code(sfi_emission *e, unit *u, LLVMValueRef x, LLVMValueRef row, LLVMValueRef row_end, LLVMValueRef first,
+                       LLVMValueRef end) {
+  const sfi_kernel *k = e->kernel;
+  const int64_t rows = panel_rows(k, e->target), depth = k->contract.depth.c[0];
+  LLVMValueRef one = sfi_i64(e, 1), units = LLVMBuildNSWSub(e->builder, end, first, "");
+  LLVMValueRef rounded = sfi_addi(e, sfi_i64(e, rows * 4 - 1), units);
+  u->prefetch_bytes = LLVMBuildUDiv(
+      e->builder, rounded, LLVMBuildSelect(e->builder, LLVMBuildICmp(e->builder, LLVMIntSGT, units, one, ""), units, one, ""), "");
+  sfi_loop panel, number;
+  sfi_loop_begin(e, &panel, row, row_end, sfi_i64(e, rows), NULL, 0);
+  u->row = panel.index;
+  u->w = sfi_at(e, e->f32, e->base[2],
+                sfi_addi(e, sfi_muli(e, panel.index, sfi_i64(e, depth)), sfi_i64(e, sfi_position_bytes(k) / 4)));
+  LLVMValueRef next = sfi_at(e, e->f32, u->w, sfi_i64(e, rows * depth));
+  sfi_loop_begin(e, &number, first, end, one, NULL, 0);
+  LLVMValueRef done = sfi_muli(e, LLVMBuildNSWSub(e->builder, number.index, first, ""), sfi_i64(e, depth));
+  u->prefetch = sfi_at(e, e->i8, next, sfi_muli(e, done, u->prefetch_bytes));
+  unit_at(e, u, x, number.index);
+  sfi_loop_end(e, &number, NULL);
+  sfi_loop_end(e, &panel, NULL);
 }
 
 sf_status sfi_conv_dense_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
   LLVMBuilderRef b = e->builder;
   unit u = {.c = cut_pixels(k, plan->target)};
-  const int64_t rows = panel_rows(k, plan->target), units = u.c.lines * u.c.pieces;
   const int64_t row_blocks = sfi_ceil_div(k->contract.rows, k->tile.row_block);
   const int64_t blocks = sfi_ceil_div(k->extent[2].of.c[0], k->tile.column_block);
   if (row_blocks == 0) return SF_OK;
-  LLVMValueRef one = sfi_i64(e, 1);
-  sfi_loop tile, panel, number;
-  sfi_loop_begin(e, &tile, e->tile_begin, e->tile_end, one, NULL, 0);
+  LLVMValueRef units = sfi_i64(e, u.c.rows * u.c.pieces), row_block = sfi_i64(e, k->tile.row_block);
+  sfi_loop tile;
+  sfi_loop_begin(e, &tile, e->tile_begin, e->tile_end, sfi_i64(e, 1), NULL, 0);
   LLVMValueRef block = LLVMBuildUDiv(b, tile.index, sfi_i64(e, row_blocks), "");
-  LLVMValueRef row = sfi_muli(e, LLVMBuildURem(b, tile.index, sfi_i64(e, row_blocks), ""), sfi_i64(e, k->tile.row_block));
-  LLVMValueRef row_end = sfi_mini(e, sfi_addi(e, row, sfi_i64(e, k->tile.row_block)), sfi_i64(e, k->contract.rows));
+  LLVMValueRef row = sfi_muli(e, LLVMBuildURem(b, tile.index, sfi_i64(e, row_blocks), ""), row_block);
+  LLVMValueRef row_end = sfi_mini(e, sfi_addi(e, row, row_block), sfi_i64(e, k->contract.rows));
   u.t = LLVMBuildUDiv(b, block, sfi_i64(e, blocks), "");
-  LLVMValueRef part = sfi_muli(e, LLVMBuildURem(b, block, sfi_i64(e, blocks), ""), sfi_i64(e, units));
+  LLVMValueRef part = sfi_muli(e, LLVMBuildURem(b, block, sfi_i64(e, blocks), ""), units);
   LLVMValueRef first = LLVMBuildUDiv(b, part, sfi_i64(e, blocks), "");
-  LLVMValueRef end = LLVMBuildUDiv(b, sfi_addi(e, part, sfi_i64(e, units)), sfi_i64(e, blocks), "");
+  LLVMValueRef end = LLVMBuildUDiv(b, sfi_addi(e, part, units), sfi_i64(e, blocks), "");
   LLVMValueRef index =
       sfi_addi(e, sfi_poly_value(e, k->operand[1].offset), sfi_muli(e, u.t, sfi_poly_value(e, k->operand[1].stride[0])));
-  LLVMValueRef x = sfi_at(e, e->f32, e->base[1], index);
-  sfi_loop_begin(e, &panel, row, row_end, sfi_i64(e, rows), NULL, 0);
-  u.row = panel.index;
-  u.w = sfi_at(e, e->f32, e->base[2],
-               sfi_addi(e, sfi_muli(e, panel.index, sfi_i64(e, k->contract.depth.c[0])), sfi_i64(e, sfi_position_bytes(k) / 4)));
-  sfi_loop_begin(e, &number, first, end, one, NULL, 0);
-  unit_at(e, &u, x, number.index);
-  sfi_loop_end(e, &number, NULL);
-  sfi_loop_end(e, &panel, NULL);
+  block_code(e, &u, sfi_at(e, e->f32, e->base[1], index), row, row_end, first, end);
   sfi_loop_end(e, &tile, NULL);
   return SF_OK;
 }
