@@ -132,10 +132,16 @@ void sfi_arena_deinit(sfi_arena *arena) {
 
 /* ---- blob --------------------------------------------------------------------------------------------------------- */
 
-bool sfi_blob_init(sfi_blob *blob, const sf_allocator *a, size_t size) {
-  uint8_t *data = sfi_calloc(a, 1, size);
+bool sfi_blob_alloc(sfi_blob *blob, const sf_allocator *a, size_t size) {
+  uint8_t *data = sfi_alloc(a, size);
   *blob = (sfi_blob){data ? a : NULL, data, data ? size : 0};
   return data != NULL;
+}
+
+bool sfi_blob_init(sfi_blob *blob, const sf_allocator *a, size_t size) {
+  if (!sfi_blob_alloc(blob, a, size)) return false;
+  memset(blob->data, 0, size);
+  return true;
 }
 
 void sfi_blob_deinit(sfi_blob *blob) {

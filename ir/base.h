@@ -64,7 +64,8 @@ typedef struct sfi_blob {
   uint8_t *data;
   size_t size;
 } sfi_blob;
-bool sfi_blob_init(sfi_blob *blob, const sf_allocator *a, size_t size); /* 64-byte aligned, zeroed */
+bool sfi_blob_init(sfi_blob *blob, const sf_allocator *a, size_t size);  /* 64-byte aligned, zeroed */
+bool sfi_blob_alloc(sfi_blob *blob, const sf_allocator *a, size_t size); /* the same without zeroing */
 void sfi_blob_deinit(sfi_blob *blob);
 
 /* ---- diagnostics -------------------------------------------------------------------------------------------------- */
@@ -90,6 +91,13 @@ typedef struct sfi_digest {
   uint8_t bytes[16];
 } sfi_digest;
 sfi_digest sfi_digest_of(const void *data, size_t size);
+/* The same of bytes that come in pieces. */
+typedef struct sfi_digesting {
+  _Alignas(64) unsigned char state[576]; /* of xxhash */
+} sfi_digesting;
+void sfi_digest_begin(sfi_digesting *digesting);
+void sfi_digest_add(sfi_digesting *digesting, const void *data, size_t size);
+sfi_digest sfi_digest_end(const sfi_digesting *digesting);
 /* Digest of a pair, for keys made of parts. */
 sfi_digest sfi_digest_join(sfi_digest a, sfi_digest b);
 void sfi_digest_hex(sfi_digest digest, char out[33]);

@@ -3,14 +3,26 @@
 #ifndef SFI_FACTS_H
 #define SFI_FACTS_H
 
-#include "base.h"
+#include "source.h"
 
 /* How a weight tensor is read as W: element W[r, c] stands at data[r * row_stride + c * column_stride]. */
 typedef struct sfi_matrix {
   const float *data;
   int64_t rows, columns;
   int64_t row_stride, column_stride; /* in elements */
+  sfi_source *source;                /* of the elements where `data` is NULL: sfi_matrix_open gives it */
 } sfi_matrix;
+
+/* Sets `data`, where a source has it, until the matrix is closed. False: it cannot be read. */
+static inline bool sfi_matrix_open(sfi_matrix *matrix, sfi_diag *diag) {
+  if (matrix->source) matrix->data = sfi_source_open(matrix->source, diag);
+  return matrix->data != NULL;
+}
+static inline void sfi_matrix_close(sfi_matrix *matrix) {
+  if (!matrix->source) return;
+  sfi_source_close(matrix->source);
+  matrix->data = NULL;
+}
 
 /* Tightest n:m kept by W: every aligned group of m has at most n nonzeros, the last one, cut short, too; m is 2, 4, .. 32 and at most
  * the extent. n == m: nothing tighter than dense. */

@@ -43,6 +43,7 @@ void sf_graph_release(sf_graph *graph) {
   if (!graph) return;
   sf_context *context = graph->context;
   const sf_allocator *a = &context->allocator;
+  for (sfi_source *s = graph->joined; s; s = s->next) sfi_source_deinit(s);
   if (graph->mapping) sfi_mapping_release(graph->mapping);
   sfi_free(a, graph->nodes, graph->nodes_capacity * sizeof *graph->nodes);
   sfi_free(a, graph->inputs, graph->inputs_capacity * sizeof *graph->inputs);
@@ -141,11 +142,22 @@ static bool own_data(sf_graph *graph, sfi_node *node, const void *data, bool bor
   return node->data != NULL;
 }
 
-sf_value sfi_graph_add_leaf(sf_graph *graph, sf_op op, const char *name, sf_dtype dtype, const sfi_shape *shape, const void *data,
-                            bool borrow, const sfi_place *place) {
+sfi_source *sfi_graph_join(sf_graph *graph, sfi_source *const *parts, int32_t n_parts, size_t turns) {
+  sfi_source *source = sfi_arena_alloc(&graph->arena, sizeof *source);
+  sfi_source **own = sfi_arena_copy(&graph->arena, parts, (size_t)n_parts * sizeof *parts);
+  if (!source || !own || !sfi_source_join(source, &graph->context->allocator, own, n_parts, turns)) {
+    failed_memory(graph);
+    return NULL;
+  }
+  source->next = graph->joined;
+  return graph->joined = source;
+}
+
+static sf_value add_leaf(sf_graph *graph, sf_op op, const char *name, sf_dtype dtype, const sfi_shape *shape, const void *data,
+                         bool borrow, sfi_source *source, const sfi_place *place) {
   if (graph->diag.error.status != SF_OK) return SF_NO_VALUE;
   assert(op == SF_OP_INPUT || op == SF_OP_WEIGHT || op == SF_OP_CONSTANT);
-  sfi_node node = {.op = op, .dtype = dtype, .shape = *shape};
+  sfi_node node = {.op = op, .dtype = dtype, .shape = *shape, .source = source};
   if (!own_place(graph, place, &node.place)) return failed_memory(graph);
   if (name)
     node.name = sfi_arena_strndup(&graph->arena, name, strlen(name));
@@ -164,10 +176,20 @@ sf_value sfi_graph_add_leaf(sf_graph *graph, sf_op op, const char *name, sf_dtyp
   bool counted = sfi_dtype_of(dtype) && sfi_shape_fits(shape) && sfi_shape_numel(shape, &elements) && sfi_is_const(elements);
   if (counted && op != SF_OP_INPUT) {
     node.bytes = (size_t)elements.c[0] * sfi_dtype_of(dtype)->bytes;
-    if ((data || node.bytes == 0) && !own_data(graph, &node, data, borrow)) return failed_memory(graph);
+    if ((data || (node.bytes == 0 && !source)) && !own_data(graph, &node, data, borrow)) return failed_memory(graph);
   }
   if (sfi_check_node(graph, &node, (sf_value)graph->n_nodes, &graph->diag) != SF_OK) return failed(graph);
   return append(graph, &node);
+}
+
+sf_value sfi_graph_add_leaf(sf_graph *graph, sf_op op, const char *name, sf_dtype dtype, const sfi_shape *shape, const void *data,
+                            bool borrow, const sfi_place *place) {
+  return add_leaf(graph, op, name, dtype, shape, data, borrow, NULL, place);
+}
+
+sf_value sfi_graph_add_source(sf_graph *graph, const char *name, sf_dtype dtype, const sfi_shape *shape, sfi_source *source,
+                              const sfi_place *place) {
+  return add_leaf(graph, SF_OP_WEIGHT, name, dtype, shape, NULL, true, source, place);
 }
 
 /* ---- attributes --------------------------------------------------------------------------------------------------- */

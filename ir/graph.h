@@ -4,7 +4,7 @@
 #ifndef SFI_GRAPH_H
 #define SFI_GRAPH_H
 
-#include "base.h"
+#include "source.h"
 
 /* c[0] + c[1] s + c[2] s^2, where s >= 0 is the symbolic dimension. An extent, an offset or a stride, in elements. */
 typedef struct sfi_poly {
@@ -58,9 +58,11 @@ typedef struct sfi_node {
   const char *name; /* INPUT: unique; WEIGHT: the tensor's name; others: the text form's name, or NULL */
   const char
       *label; /* INPUT and WEIGHT: the value's name in the text form; NULL: `name`. Only the parser sets it, copies keep it */
-  /* WEIGHT and CONSTANT: dense elements, 16-byte aligned or as the host gave them. NULL in other nodes. */
+  /* WEIGHT and CONSTANT: dense elements, 16-byte aligned or as the host gave them. NULL in other nodes, and in a large WEIGHT of a file,
+   * which has a source instead: see sfi_node_open. */
   const void *data;
   size_t bytes;
+  sfi_source *source; /* the graph's, its mapping's, or an earlier graph's */
   sfi_place place;
 } sfi_node;
 
@@ -76,6 +78,7 @@ struct sf_graph {
   const char *symbol;          /* name of the symbolic dimension; "batch" by default */
   const char *weights_file;    /* as written in the text; NULL: none */
   struct sfi_mapping *mapping; /* the weight file, kept while the graph lives; NULL: none */
+  sfi_source *joined;          /* made for this graph, linked by `next` */
   sfi_node *nodes;
   size_t n_nodes, nodes_capacity;
   sf_value *inputs; /* the INPUT nodes, in order */
@@ -132,9 +135,20 @@ const sfi_attr_value *sfi_attr_of(const sfi_node *node, sf_attr_id id);
 static inline int64_t sfi_attr_int(const sfi_node *node, sf_attr_id id) {
   return sfi_attr_of(node, id)->i;
 }
+static inline bool sfi_node_is_static(const sfi_node *node) {
+  return node->op == SF_OP_WEIGHT || node->op == SF_OP_CONSTANT;
+}
 /* Is the value a WEIGHT or CONSTANT? */
 static inline bool sfi_is_static(const sf_graph *graph, sf_value v) {
-  return graph->nodes[v].data != NULL;
+  return sfi_node_is_static(&graph->nodes[v]);
+}
+/* The elements of a static node, until it is closed. NULL: they cannot be read. Without it `data` may be NULL, except for as little as
+ * numbers by channel. */
+static inline const void *sfi_node_open(const sfi_node *node, sfi_diag *diag) {
+  return node->source ? sfi_source_open(node->source, diag) : node->data;
+}
+static inline void sfi_node_close(const sfi_node *node) {
+  if (node->source) sfi_source_close(node->source);
 }
 
 /* ---- building ----------------------------------------------------------------------------------------------------- */
@@ -143,6 +157,11 @@ static inline bool sfi_is_static(const sf_graph *graph, sf_value v) {
  * unless `borrow`. Runs the checks of verify on the new node. SF_NO_VALUE on error (kept in graph->diag). */
 sf_value sfi_graph_add_leaf(sf_graph *graph, sf_op op, const char *name, sf_dtype dtype, const sfi_shape *shape, const void *data,
                             bool borrow, const sfi_place *place);
+/* Sources that become one of the graph's own. NULL: out of memory, in the graph's diag. */
+sfi_source *sfi_graph_join(sf_graph *graph, sfi_source *const *parts, int32_t n_parts, size_t turns);
+/* A WEIGHT whose elements `source` reads; it is the graph's own or outlives it. */
+sf_value sfi_graph_add_source(sf_graph *graph, const char *name, sf_dtype dtype, const sfi_shape *shape, sfi_source *source,
+                              const sfi_place *place);
 sf_value sfi_graph_add(sf_graph *graph, sf_op op, const char *name, int32_t n_inputs, const sf_value *inputs, int32_t n_attrs,
                        const sf_attr *attrs, const sfi_place *place);
 /* name NULL makes one. */

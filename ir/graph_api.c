@@ -151,7 +151,11 @@ sf_status sf_graph_value_attr(const sf_graph *graph, sf_value value, sf_attr_id 
 const void *sf_graph_value_data(const sf_graph *graph, sf_value value, size_t *out_bytes) {
   const sfi_node *node = node_of(graph, value);
   if (out_bytes) *out_bytes = node ? node->bytes : 0;
-  return node ? node->data : NULL;
+  if (!node || !node->source) return node ? node->data : NULL;
+  sfi_diag diag = {0};
+  const void *data = sfi_source_open(node->source, &diag); /* and never closed: it is the host's while the graph lives */
+  if (!data) sfi_context_keep_error(graph->context, &diag.error);
+  return data;
 }
 
 sf_status sf_graph_set_weight(sf_graph *graph, sf_value weight, const void *data, size_t bytes, sf_ownership ownership) {
@@ -161,6 +165,7 @@ sf_status sf_graph_set_weight(sf_graph *graph, sf_value weight, const void *data
   const void *own = borrow ? data : sfi_arena_copy(&graph->arena, data, bytes);
   if (own) {
     graph->nodes[weight].data = own;
+    graph->nodes[weight].source = NULL;
     return SF_OK;
   }
   sfi_diag diag = {0};

@@ -71,10 +71,16 @@ static sf_status put_weights_header(const sf_graph *graph, const sfi_names *tens
   return SF_OK;
 }
 
-static bool put_data(FILE *file, const sf_graph *graph, const sfi_names *tensors) {
+/* False where the file takes no more, with errno, and where a weight cannot be read, with an error in diag. */
+static bool put_data(FILE *file, const sf_graph *graph, const sfi_names *tensors, sfi_diag *diag) {
   for (size_t i = 0; i < graph->n_nodes; i++) {
     const sfi_node *node = &graph->nodes[i];
-    if (is_first(tensors, (sf_value)i) && node->bytes && fwrite(node->data, 1, node->bytes, file) != node->bytes) return false;
+    if (!is_first(tensors, (sf_value)i) || !node->bytes) continue;
+    const void *data = sfi_node_open(node, diag);
+    if (!data) return false;
+    const bool written = fwrite(data, 1, node->bytes, file) == node->bytes;
+    sfi_node_close(node);
+    if (!written) return false;
   }
   return true;
 }
@@ -90,10 +96,10 @@ static sf_status write_file(const char *path, const sfi_text *text, const sf_gra
   FILE *file = fopen(part, "wb");
   if (!file) return fail_errno(diag, path);
   bool good = text->length == 0 || fwrite(text->data, 1, text->length, file) == text->length;
-  good = good && (!tensors || put_data(file, graph, tensors));
+  good = good && (!tensors || put_data(file, graph, tensors, diag));
   if (fclose(file) != 0) good = false;
   if (good && rename(part, path) == 0) return SF_OK;
-  sf_status st = fail_errno(diag, path);
+  sf_status st = diag->error.status != SF_OK ? diag->error.status : fail_errno(diag, path);
   unlink(part);
   return st;
 }

@@ -150,8 +150,13 @@ sf_status sfi_infer_gather(const sf_graph *graph, sfi_node *node, sfi_diag *diag
   memcpy(node->shape.dims + axis + ids->rank, x->dims + axis + 1, (size_t)(x->rank - axis - 1) * sizeof *x->dims);
   sfi_index_limits_of(graph, node, 1, 1, &limits);
   int64_t wrong;
-  if (!graph->nodes[limits.leaf].data || sfi_within(&graph->nodes[limits.leaf], graph->nodes[limits.leaf].data, &limits, &wrong))
-    return SF_OK;
+  const sfi_node *leaf = &graph->nodes[limits.leaf];
+  if (!sfi_node_is_static(leaf)) return SF_OK;
+  const void *data = sfi_node_open(leaf, diag);
+  if (!data) return diag->error.status;
+  const bool within = sfi_within(leaf, data, &limits, &wrong);
+  sfi_node_close(leaf);
+  if (within) return SF_OK;
   return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "index %lld is outside %lld to %lld", (long long)wrong,
                         (long long)limits.least, (long long)limits.most);
 }

@@ -104,8 +104,15 @@ sf_status sfi_input_open(const char *folder, const char *name, sfi_links links, 
 }
 
 sf_status sfi_input_read(int fd, void *data, size_t bytes, const char *name, sfi_diag *diag) {
+  const off_t at = lseek(fd, 0, SEEK_CUR);
+  const sf_status st = at < 0 ? fail_errno(diag, name) : sfi_input_read_at(fd, (uint64_t)at, data, bytes, name, diag);
+  if (st == SF_OK && lseek(fd, at + (off_t)bytes, SEEK_SET) < 0) return fail_errno(diag, name);
+  return st;
+}
+
+sf_status sfi_input_read_at(int fd, uint64_t offset, void *data, size_t bytes, const char *name, sfi_diag *diag) {
   for (size_t done = 0; done < bytes;) {
-    ssize_t got = read(fd, (char *)data + done, bytes - done);
+    ssize_t got = pread(fd, (char *)data + done, bytes - done, (off_t)(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return fail_errno(diag, name);
     if (got == 0) {

@@ -10,5 +10,7 @@ typedef enum sfi_links { SFI_LINKS_REFUSED, SFI_LINKS_LAST } sfi_links;
 sf_status sfi_input_open(const char *folder, const char *name, sfi_links links, sfi_diag *diag, int *out_fd, size_t *out_bytes);
 /* Exactly the next `bytes`; a shorter file is SF_STATUS_MALFORMED_FILE. */
 sf_status sfi_input_read(int fd, void *data, size_t bytes, const char *name, sfi_diag *diag);
+/* The same from `offset` on, for any number of threads at once. */
+sf_status sfi_input_read_at(int fd, uint64_t offset, void *data, size_t bytes, const char *name, sfi_diag *diag);
 
 #endif

@@ -129,6 +129,7 @@ static sf_value parse_weight(parser *p, const sfi_place *place) {
     sfi_text_deinit(&found);
     return SF_NO_VALUE;
   }
+  if (entry->source) return sfi_graph_add_source(p->graph, tensor, dtype, &shape, entry->source, place);
   return sfi_graph_add_leaf(p->graph, SF_OP_WEIGHT, tensor, dtype, &shape, entry->data, true, place);
 }
 

@@ -14,7 +14,8 @@ static sf_status check_buffer(const sfi_plan *plan, size_t b, sfi_diag *diag) {
   size_t ports = buffer->kind == SFI_BUFFER_INPUT ? graph->n_inputs : graph->n_outputs;
   CHECK(sfi_dtype_of(buffer->dtype), "plan: b%zu has no type", b);
   CHECK(buffer->panel >= 0 && buffer->slack >= 0, "plan: b%zu has a negative extent", b);
-  CHECK(buffer->kind != SFI_BUFFER_STATIC || (buffer->value >= 0 && graph->nodes[buffer->value].data), "plan: b%zu has no data", b);
+  CHECK(buffer->kind != SFI_BUFFER_STATIC || (buffer->value >= 0 && sfi_is_static(graph, buffer->value)), "plan: b%zu has no data",
+        b);
   if (buffer->kind == SFI_BUFFER_INPUT || buffer->kind == SFI_BUFFER_OUTPUT) {
     CHECK(buffer->index >= 0 && (size_t)buffer->index < ports, "plan: b%zu is no port of the graph", b);
     CHECK(buffer->panel == 0 && buffer->slack == 0, "plan: b%zu is the host's, but not dense", b);

@@ -82,15 +82,16 @@ static sf_status check_attrs(const sf_graph *graph, const sfi_node *node, const 
 
 static sf_status check_data(const sf_graph *graph, const sfi_node *node, sfi_diag *diag) {
   if (node->op != SF_OP_WEIGHT && node->op != SF_OP_CONSTANT) {
-    if (!node->data && node->bytes == 0) return SF_OK;
+    if (!node->data && !node->source && node->bytes == 0) return SF_OK;
     return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "data is given, but is not known before a run");
   }
   sfi_poly elements = sfi_const(0);
   bool counted = sfi_shape_numel(&node->shape, &elements);
   assert(counted && sfi_is_const(elements)); /* the shape fits, and leaves of this kind are constant */
-  if (node->data && counted && (uint64_t)elements.c[0] * sfi_dtype_of(node->dtype)->bytes == node->bytes) return SF_OK;
+  const bool given = node->data || node->source;
+  if (given && counted && (uint64_t)elements.c[0] * sfi_dtype_of(node->dtype)->bytes == node->bytes) return SF_OK;
   return sfi_infer_fail(graph, node, diag, SF_STATUS_INVALID_GRAPH, "%s",
-                        node->data ? "the data is not as long as the shape" : "no data");
+                        given ? "the data is not as long as the shape" : "no data");
 }
 
 sf_status sfi_check_node(const sf_graph *graph, sfi_node *node, sf_value index, sfi_diag *diag) {

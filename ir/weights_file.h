@@ -12,14 +12,19 @@ typedef struct sfi_tensor_entry {
   sf_dtype dtype;
   int32_t rank;
   int64_t dims[SF_MAX_RANK];
-  const void *data; /* into the file's bytes */
   size_t bytes;
+  /* One of the two: the bytes, or, where they are many, what reads them when they are needed. */
+  const void *data;
+  struct sfi_source *source;
 } sfi_tensor_entry;
 
-/* An open weight file: read-only bytes and the table of its tensors. Reference counted by the graphs that use it. */
+/* From this size on, bytes of a file are read when they are needed. */
+enum { SFI_SOURCE_LEAST = 64 << 10 };
+
+/* An open weight file: the table of its tensors, and the file as long as bytes may be read from it. Reference counted by the graphs that use it. */
 typedef struct sfi_mapping sfi_mapping;
 
-/* Reads `folder`/`name`. The name must stay inside the folder, as sfi_input_open says; the file itself may be a link. Refuses a header that is
+/* Opens `folder`/`name`. The name must stay inside the folder, as sfi_input_open says; the file itself may be a link. Refuses a header that is
  * truncated, overlaps, leaves the file, overflows, repeats a name, nests, or is not the JSON that the format asks for; a tensor
  * of an unknown dtype or of too many dimensions is listed as unusable. `allocator` outlives the mapping. */
 sf_status sfi_mapping_open(const sf_allocator *allocator, const char *folder, const char *name, sfi_diag *diag,

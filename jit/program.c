@@ -20,8 +20,12 @@ static sf_status copy_statics(sf_program *program, const sfi_pipeline *pipeline,
       if (!sfi_buffer_bytes(buffer, 1, &bytes)) return sfi_fail_memory(diag);
       if (copy->data && copy->size >= bytes) continue;
       sfi_blob_deinit(copy); /* another class promised less */
-      if (!sfi_blob_init(copy, allocator, bytes)) return sfi_fail_memory(diag);
-      if (node->bytes) memcpy(copy->data, node->data, node->bytes);
+      if (!sfi_blob_alloc(copy, allocator, bytes)) return sfi_fail_memory(diag);
+      memset(copy->data + node->bytes, 0, bytes - node->bytes);
+      if (!node->source)
+        memcpy(copy->data, node->data, node->bytes);
+      else if (!sfi_source_copy(node->source, copy->data, diag))
+        return diag->error.status;
     }
   }
   return SF_OK;
@@ -30,7 +34,8 @@ static sf_status copy_statics(sf_program *program, const sfi_pipeline *pipeline,
 /* The graph's leaves point to the program's copies; weights that were packed are not kept. */
 static void detach_leaves(sf_program *program) {
   for (size_t i = 0; i < program->graph->n_nodes; i++) {
-    if (program->graph->nodes[i].data) program->graph->nodes[i].data = program->statics[i].data;
+    if (sfi_is_static(program->graph, (sf_value)i)) program->graph->nodes[i].data = program->statics[i].data;
+    program->graph->nodes[i].source = NULL;
   }
 }
 
@@ -61,7 +66,8 @@ static sf_status build_class(sf_program *program, sfi_units *units, int32_t inde
       sfi_shared_retain(program->context, loaded->packed = packed->shared);
       loaded->packed_origin = needs[k].first_packed ? packed->origin : SFI_FROM_MEMORY;
     }
-    kernel->contract.matrix.data = NULL; /* the host may take its weights back now */
+    kernel->contract.matrix = (sfi_matrix){.rows = kernel->contract.matrix.rows,
+                                           .columns = kernel->contract.matrix.columns}; /* the host may take its weights back now */
   }
   for (size_t b = 0; b < plan->n_buffers; b++) {
     const sfi_buffer *buffer = &plan->buffers[b];

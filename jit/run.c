@@ -180,7 +180,7 @@ static sf_status check_indices(const sf_program *program, const sf_tensor *input
     const sfi_node *node = &graph->nodes[v];
     sfi_index_limits limits;
     for (int32_t k = 0; k < node->n_inputs; k++) {
-      if (!sfi_index_limits_of(graph, node, k, symbol, &limits) || graph->nodes[limits.leaf].data) continue;
+      if (!sfi_index_limits_of(graph, node, k, symbol, &limits) || sfi_is_static(graph, limits.leaf)) continue;
       int32_t i = 0;
       int64_t count = 1, wrong;
       while (graph->inputs[i] != limits.leaf) i++;

@@ -168,15 +168,23 @@ static bool from_cache(const sfi_units *units, sfi_unit *unit) {
   return adopted;
 }
 
+/* Weights of files are read for it, and let go again. */
+static sf_status pack(const sfi_unit *unit, const sf_allocator *allocator, sfi_diag *diag, sfi_blob *out_packed) {
+  sfi_kernel kernel = *unit->kernel;
+  if (!sfi_matrix_open(&kernel.contract.matrix, diag)) return diag->error.status;
+  const sf_status status = kernel.emitter->pack(&kernel, unit->plan, allocator, diag, out_packed);
+  sfi_matrix_close(&kernel.contract.matrix);
+  return status;
+}
+
 static sf_status make(const sfi_units *units, sfi_unit *unit) {
   const sf_allocator *allocator = &units->context->allocator;
   const sfi_settings *settings = units->settings;
   sfi_blob payload = {0};
   unit->origin = SFI_MADE;
-  sf_status status =
-      unit->kind == SFI_ENTRY_PACKED
-          ? unit->kernel->emitter->pack(unit->kernel, unit->plan, allocator, &unit->diag, &payload)
-          : settings->backend->compile(unit->plan, unit->kernel, SFI_FORMAT_OBJECT, allocator, &unit->diag, &payload);
+  sf_status status = unit->kind == SFI_ENTRY_PACKED ? pack(unit, allocator, &unit->diag, &payload)
+                                                    : settings->backend->compile(unit->plan, unit->kernel, SFI_FORMAT_OBJECT,
+                                                                                 allocator, &unit->diag, &payload);
   if (status == SF_OK) {
     const sfi_cache_key key = cache_key(units, unit);
     sfi_cache_put(units->context->jit->cache, &key, !(settings->flags & SF_COMPILE_NO_CACHE), payload.data, payload.size);

@@ -26,8 +26,8 @@ _Static_assert(STORED == 10 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi
 #endif
 
 static bool same_matrix(const sfi_matrix *a, const sfi_matrix *b) {
-  return a->data == b->data && a->rows == b->rows && a->columns == b->columns && a->row_stride == b->row_stride &&
-         a->column_stride == b->column_stride;
+  return a->data == b->data && a->source == b->source && a->rows == b->rows && a->columns == b->columns &&
+         a->row_stride == b->row_stride && a->column_stride == b->column_stride;
 }
 
 sfi_digest sfi_weight_facts_digest(void *user, const sfi_matrix *matrix) {
@@ -35,7 +35,11 @@ sfi_digest sfi_weight_facts_digest(void *user, const sfi_matrix *matrix) {
   for (const struct sfi_known_digest *k = known->digests; k; k = k->next) {
     if (same_matrix(&k->matrix, matrix)) return k->digest;
   }
-  sfi_digest digest = sfi_matrix_digest(matrix);
+  sfi_digest digest = {0};
+  if (!matrix->source)
+    digest = sfi_matrix_digest(matrix);
+  else if (!sfi_matrix_source_digest(matrix, known->diag, &digest))
+    return digest;
   struct sfi_known_digest *fresh = sfi_arena_alloc(&known->arena, sizeof *fresh);
   if (fresh) { /* else it is only computed again */
     *fresh = (struct sfi_known_digest){known->digests, *matrix, digest};
@@ -85,6 +89,7 @@ static sf_status scan(sfi_weight_facts *known, const sfi_cache_key *key, const s
 
 const sfi_facts *sfi_weight_facts_get(void *user, const sfi_matrix *matrix, sfi_digest digest) {
   sfi_weight_facts *known = user;
+  if (known->diag->error.status != SF_OK) return NULL; /* the digest is none */
   for (const struct sfi_known_facts *k = known->facts; k; k = k->next) {
     if (memcmp(&k->digest, &digest, sizeof digest) == 0) return &k->facts;
   }
@@ -98,7 +103,13 @@ const sfi_facts *sfi_weight_facts_get(void *user, const sfi_matrix *matrix, sfi_
   sfi_digest_hex(digest, hex);
   int length = snprintf(text, sizeof text, FACTS_FORMAT " %s", hex);
   sfi_cache_key key = {SFI_ENTRY_PROFILE, text, (size_t)length, "", "", ""};
-  if (!from_cache(known, &key, matrix, &fresh->facts) && scan(known, &key, matrix, &fresh->facts) != SF_OK) return NULL;
+  if (!from_cache(known, &key, matrix, &fresh->facts)) {
+    sfi_matrix read = *matrix;
+    if (!sfi_matrix_open(&read, known->diag)) return NULL;
+    const sf_status status = scan(known, &key, &read, &fresh->facts);
+    sfi_matrix_close(&read);
+    if (status != SF_OK) return NULL;
+  }
   fresh->next = known->facts;
   known->facts = fresh;
   return &fresh->facts;

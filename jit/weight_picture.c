@@ -1,6 +1,7 @@
 /* Zeros of one weight of a graph, for people: its profile, and the density of each cell of a grid. */
 #include "jit.h"
 
+/* Opened. */
 static sf_status find_matrix(const sf_graph *graph, sf_value weight, sfi_diag *diag, sfi_matrix *out_matrix) {
   if (!graph) return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "the graph is NULL");
   if (weight < 0 || (size_t)weight >= graph->n_nodes || !sfi_is_static(graph, weight)) {
@@ -14,7 +15,7 @@ static sf_status find_matrix(const sf_graph *graph, sf_value weight, sfi_diag *d
   if (!sfi_weight_as_matrix(graph, weight, out_matrix)) {
     return sfi_fail(diag, SF_STATUS_UNSUPPORTED, &node->place, node->name, "the weight cannot be read as a matrix");
   }
-  return SF_OK;
+  return sfi_matrix_open(out_matrix, diag) ? SF_OK : diag->error.status;
 }
 
 sf_status sf_graph_weight_profile(sf_context *context, const sf_graph *graph, sf_value weight, sf_profile *out_profile) {
@@ -24,8 +25,10 @@ sf_status sf_graph_weight_profile(sf_context *context, const sf_graph *graph, sf
   sfi_facts facts;
   if (!out_profile || out_profile->struct_size < sizeof out_profile->struct_size) {
     sfi_fail(&diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "the profile is NULL or lacks its struct_size; set it with SF_INIT");
-  } else if (find_matrix(graph, weight, &diag, &matrix) == SF_OK &&
-             sfi_scan_zeros(&matrix, &context->allocator, &diag, &facts) == SF_OK) {
+  } else if (find_matrix(graph, weight, &diag, &matrix) == SF_OK) {
+    const sf_status status = sfi_scan_zeros(&matrix, &context->allocator, &diag, &facts);
+    sfi_matrix_close(&matrix);
+    if (status != SF_OK) return sfi_publish(context, NULL, &diag);
     bool tighter = facts.along_columns.n < facts.along_columns.m;
     sf_profile profile = {.rows = facts.rows,
                           .columns = facts.columns,
@@ -79,6 +82,7 @@ sf_status sf_graph_weight_density(sf_context *context, const sf_graph *graph, sf
         *cell = m.rows && m.columns ? cell_density(&m, row_begin, row_end, column_begin, column_end) : 0;
       }
     }
+    sfi_matrix_close(&m);
   }
   return sfi_publish(context, NULL, &diag);
 }

@@ -461,7 +461,9 @@ static sf_status put_value(exporter *x, sf_value v) {
   }
   int64_t dims[SF_MAX_RANK];
   for (int32_t i = 0; i < node->shape.rank; i++) dims[i] = node->shape.dims[i].c[0];
-  put_tensor(x, name, node->dtype, node->shape.rank, dims, node->data, node->bytes);
+  const void *data = sfi_node_open(node, x->diag); /* until the graph's end: the bytes are written last */
+  if (!data) return x->diag->error.status;
+  put_tensor(x, name, node->dtype, node->shape.rank, dims, data, node->bytes);
   return SF_OK;
 }
 

@@ -272,7 +272,7 @@ static void pin_all(sfi_channels *channels, const sfi_channel_tensor *tensor, co
 static void unite_and_pin(sfi_channels *channels, sf_value value) {
   const sfi_node *node = &channels->graph->nodes[value];
   pinner p = {.channels = channels};
-  if (node->data) return;
+  if (sfi_node_is_static(node)) return;
   sfi_channel_links(channels->graph, value, unite_link, &p);
   for (int32_t k = -1; k < node->n_inputs; k++) {
     const sfi_shape *shape = k < 0 ? &node->shape : &channels->graph->nodes[node->inputs[k]].shape;
@@ -308,26 +308,32 @@ static const float *describe_from(sfi_channels *channels, sfi_channel_tensor *te
   return data;
 }
 
-static void describe_static(sfi_channels *channels, sfi_channel_tensor *tensor, const sfi_node *leaf) {
+static bool describe_static(sfi_channels *channels, sfi_channel_tensor *tensor, const sfi_node *leaf, sfi_diag *diag) {
   const sfi_shape *shape = &leaf->shape;
   int32_t slots[SF_MAX_RANK];
+  const float *data = sfi_node_open(leaf, diag);
+  if (!data) return false;
   tensor->flags = STATIC_FLAGS;
   for (int32_t d = 0; d < shape->rank; d++)
     for (int64_t i = 0; tensor->first[d] >= 0 && i < shape->dims[d].c[0]; i++)
       channels->flags[tensor->first[d] + i] |= STATIC_FLAGS;
-  describe_from(channels, tensor, shape, 0, leaf->data, true, slots);
+  describe_from(channels, tensor, shape, 0, data, true, slots);
+  sfi_node_close(leaf);
+  return true;
 }
 
 /* Weights of contractions are looked at by their matrix instead. */
-void sfi_channels_describe(sfi_channels *channels, sf_value value) {
+bool sfi_channels_describe(sfi_channels *channels, sf_value value, sfi_diag *diag) {
   const sfi_node *node = &channels->graph->nodes[value];
   sfi_channel_link inner;
   bool contraction = sfi_channel_inner_link(channels->graph, value, &inner);
   for (int32_t k = 0; k < node->n_inputs; k++) {
     const sfi_node *leaf = &channels->graph->nodes[node->inputs[k]];
-    if (leaf->data && leaf->dtype == SF_F32 && !(contraction && k == inner.a.k))
-      describe_static(channels, sfi_channel_tensor_of(channels, value, k), leaf);
+    if (sfi_node_is_static(leaf) && leaf->dtype == SF_F32 && !(contraction && k == inner.a.k) &&
+        !describe_static(channels, sfi_channel_tensor_of(channels, value, k), leaf, diag))
+      return false;
   }
+  return true;
 }
 
 bool sfi_channels_init(sfi_channels *channels, const sf_graph *graph, const sf_allocator *allocator) {
@@ -343,10 +349,10 @@ bool sfi_channels_init(sfi_channels *channels, const sf_graph *graph, const sf_a
     const sfi_node *node = &graph->nodes[v];
     channels->uses[v] = (int32_t)use;
     /* A static value as itself is not tracked; as an operand it is one tensor a use. */
-    number(&channels->tensors[v], node->data ? &(sfi_shape){0} : &node->shape, &channels->n_slots);
+    number(&channels->tensors[v], sfi_node_is_static(node) ? &(sfi_shape){0} : &node->shape, &channels->n_slots);
     for (int32_t k = 0; k < node->n_inputs; k++, use++) {
       const sfi_node *operand = &graph->nodes[node->inputs[k]];
-      number(&channels->tensors[use], operand->data ? &operand->shape : &(sfi_shape){0}, &channels->n_slots);
+      number(&channels->tensors[use], sfi_node_is_static(operand) ? &operand->shape : &(sfi_shape){0}, &channels->n_slots);
     }
   }
   channels->parent = sfi_alloc(allocator, channels->n_slots * sizeof *channels->parent);

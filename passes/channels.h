@@ -37,8 +37,8 @@ typedef struct sfi_channels {
 /* Slots and classes of a verified graph without dead values. Deinitialise whatever the result. False: out of memory. */
 bool sfi_channels_init(sfi_channels *channels, const sf_graph *graph, const sf_allocator *allocator);
 void sfi_channels_deinit(sfi_channels *channels);
-/* Sets the flags of the static operands of `node`, as far as they stay. */
-void sfi_channels_describe(sfi_channels *channels, sf_value node);
+/* Sets the flags of the static operands of `node`, as far as they stay. False: one cannot be read. */
+bool sfi_channels_describe(sfi_channels *channels, sf_value node, sfi_diag *diag);
 
 /* The tensor that operand `k` of `node` reads; k -1: its result. */
 sfi_channel_tensor *sfi_channel_tensor_of(const sfi_channels *channels, sf_value node, int32_t k);

@@ -9,8 +9,9 @@ static sfi_digest digest_node(const sfi_node *node) {
     int32_t op, dtype, rank, n_inputs;
   } head = {(int32_t)node->op, (int32_t)node->dtype, node->shape.rank, node->n_inputs};
   sfi_digest d = sfi_digest_of(&head, sizeof head);
-  if (node->data) {
+  if (sfi_node_is_static(node)) {
     d = sfi_digest_join(d, sfi_digest_of(node->shape.dims, (size_t)node->shape.rank * sizeof *node->shape.dims));
+    if (node->source) return d; /* its bytes are read where another has its shape */
     return sfi_digest_join(d, sfi_digest_of(node->data, node->bytes));
   }
   d = sfi_digest_join(d, sfi_digest_of(node->inputs, (size_t)node->n_inputs * sizeof *node->inputs));
@@ -28,8 +29,18 @@ static bool same_bytes(const void *a, const void *b, size_t bytes) {
   return bytes == 0 || memcmp(a, b, bytes) == 0;
 }
 
+/* One that cannot be read is like no other. */
+static bool same_source(const sfi_node *a, const sfi_node *b) {
+  sfi_diag diag = {0};
+  sfi_digest x, y;
+  if (a->source == b->source) return true;
+  return a->source && b->source && a->bytes == b->bytes && sfi_source_digest(a->source, &diag, &x) &&
+         sfi_source_digest(b->source, &diag, &y) && memcmp(&x, &y, sizeof x) == 0;
+}
+
 static bool same_node(const sfi_node *a, const sfi_node *b) {
   if (a->op != b->op || a->dtype != b->dtype || a->n_inputs != b->n_inputs || !sfi_shape_equal(&a->shape, &b->shape)) return false;
+  if (a->source || b->source) return same_source(a, b);
   if (a->data) return a->bytes == b->bytes && same_bytes(a->data, b->data, a->bytes);
   if (!same_bytes(a->inputs, b->inputs, (size_t)a->n_inputs * sizeof *a->inputs)) return false;
   sf_attr x[SFI_ATTRS_MAX], y[SFI_ATTRS_MAX];

@@ -46,8 +46,7 @@ static bool follow(const sf_graph *graph, const sf_value *only_user, chain *c, d
   return true;
 }
 
-/* Fits every scaled weight and every shift into fp32 with finite and nonzero kept so? */
-static bool representable(const sfi_matrix *w, const double *scale, const double *shift) {
+static bool all_representable(const sfi_matrix *w, const double *scale, const double *shift) {
   for (int64_t r = 0; r < w->rows; r++) {
     if (!isfinite((float)shift[r])) return false;
     if (scale[r] == 1) continue;
@@ -57,6 +56,16 @@ static bool representable(const sfi_matrix *w, const double *scale, const double
     }
   }
   return true;
+}
+
+/* Fits every scaled weight and every shift into fp32 with finite and nonzero kept so? A weight that cannot be read does not. */
+static bool representable(const sfi_matrix *weight, const double *scale, const double *shift) {
+  sfi_diag diag = {0};
+  sfi_matrix w = *weight;
+  if (!sfi_matrix_open(&w, &diag)) return false;
+  const bool all = all_representable(&w, scale, shift);
+  sfi_matrix_close(&w);
+  return all;
 }
 
 static bool all_equal(const double *values, int64_t count, double value) {
@@ -77,12 +86,14 @@ static sf_value build(sfi_rewrite *rewrite, const chain *c, const double *scale,
   for (int32_t k = 0; k < head->n_inputs; k++) inputs[k] = rewrite->map[head->inputs[k]];
   if (!all_equal(scale, channels, 1)) {
     float *data = sfi_rewrite_data(rewrite, sfi_static_count(weight));
-    if (!data) return SF_NO_VALUE;
+    sfi_matrix w = c->matrix;
+    if (!data || !sfi_matrix_open(&w, &rewrite->to->diag)) return SF_NO_VALUE;
     for (int64_t r = 0; r < channels; r++)
-      for (int64_t k = 0; k < c->matrix.columns; k++) {
-        int64_t at = r * c->matrix.row_stride + k * c->matrix.column_stride;
-        data[at] = (float)(c->matrix.data[at] * scale[r]);
+      for (int64_t k = 0; k < w.columns; k++) {
+        int64_t at = r * w.row_stride + k * w.column_stride;
+        data[at] = (float)(w.data[at] * scale[r]);
       }
+    sfi_matrix_close(&w);
     inputs[c->weight] = sfi_rewrite_add_static(rewrite, weight, sfi_label(weight), "scaled", &weight->shape, data);
   }
   if (shifted) {

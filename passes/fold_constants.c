@@ -35,8 +35,8 @@ static bool worth_folding(const sf_graph *graph, const sfi_node *node, int64_t *
          sfi_mul(*out_count, depth_of(graph, node), &work) && work <= WORK_MAX;
 }
 
-static void describe(const sfi_node *node, sf_tensor *out_tensor) {
-  *out_tensor = (sf_tensor){.data = (void *)node->data, .dtype = node->dtype, .rank = node->shape.rank};
+static void describe(const sfi_node *node, const void *data, sf_tensor *out_tensor) {
+  *out_tensor = (sf_tensor){.data = (void *)data, .dtype = node->dtype, .rank = node->shape.rank};
   for (int32_t d = 0; d < node->shape.rank; d++) out_tensor->dims[d] = node->shape.dims[d].c[0];
 }
 
@@ -47,14 +47,19 @@ static sf_value fold(sfi_rewrite *rewrite, sf_value value, int64_t count) {
   sf_tensor inputs[SFI_INPUTS_MAX], output;
   float *data = sfi_rewrite_data(rewrite, count);
   if (!data) return SF_NO_VALUE;
-  for (int32_t k = 0; k < node.n_inputs; k++) {
-    const sfi_node *operand = &to->nodes[node.inputs[k]];
-    describe(operand, &inputs[k]);
+  int32_t opened = 0;
+  for (; opened < node.n_inputs; opened++) {
+    const sfi_node *operand = &to->nodes[node.inputs[opened]];
+    const void *elements = sfi_node_open(operand, &rewrite->to->diag);
+    if (!elements) break;
+    describe(operand, elements, &inputs[opened]);
     if (model.op != SF_OP_WEIGHT && operand->op == SF_OP_WEIGHT) model = *operand;
   }
-  describe(&node, &output);
-  output.data = data;
-  rewrite->env->evaluate(to, value, inputs, &output);
+  describe(&node, data, &output);
+  const bool all = opened == node.n_inputs;
+  if (all) rewrite->env->evaluate(to, value, inputs, &output);
+  while (opened > 0) sfi_node_close(&to->nodes[node.inputs[--opened]]);
+  if (!all) return SF_NO_VALUE;
   model.place = node.place;
   return sfi_rewrite_add_static(rewrite, &model, node.name, sfi_op_of(node.op)->text, &node.shape, data);
 }

@@ -43,7 +43,7 @@ static sf_value without_factor(pattern *p, sf_value v) {
   const sfi_node *node = node_of(p, v);
   double factor;
   if ((node->op != SF_OP_MUL && node->op != SF_OP_DIV) || uses_of(p->graph, v) != 1) return SF_NO_VALUE;
-  const int32_t of = node->op == SF_OP_MUL && node_of(p, node->inputs[0])->data ? 0 : 1;
+  const int32_t of = node->op == SF_OP_MUL && sfi_node_is_static(node_of(p, node->inputs[0])) ? 0 : 1;
   const sf_value rest = node->inputs[1 - of];
   if (!scalar_of(p, node->inputs[of], &factor) || !sfi_shape_equal(&node_of(p, rest)->shape, &node->shape)) return SF_NO_VALUE;
   p->scale *= node->op == SF_OP_MUL ? factor : 1 / factor;
@@ -102,7 +102,9 @@ static bool matches(pattern *p, sf_value v) {
   p->v = outer->inputs[1];
   p->k_exchanged = !sfi_attr_int(inner, SF_ATTR_TRANSPOSE_B);
   const sfi_node *q = node_of(p, p->q), *k = node_of(p, p->k), *values = node_of(p, p->v);
-  if (q->data || k->data || values->data || q->shape.rank != 4 || k->shape.rank != 4 || values->shape.rank != 4) return false;
+  if (sfi_node_is_static(q) || sfi_node_is_static(k) || sfi_node_is_static(values) || q->shape.rank != 4 || k->shape.rank != 4 ||
+      values->shape.rank != 4)
+    return false;
   const sfi_poly width = values->shape.dims[3], depth = q->shape.dims[3], heads = q->shape.dims[1], shared = k->shape.dims[1];
   if (!sfi_is_const(width) || !sfi_is_const(depth) || !sfi_is_const(heads) || !sfi_is_const(shared)) return false;
   if (width.c[0] < 1 || depth.c[0] < 1 || width.c[0] + depth.c[0] > FEATURES_MOST) return false;

@@ -16,9 +16,11 @@ enum { SIBLINGS_MAX = 16 };
 typedef struct chain {
   sf_value product, bias, function;
   sf_value weight, terms; /* static: of the product; of the bias, SF_NO_VALUE: none */
+  sfi_matrix matrix;      /* the weight */
 } chain;
 
 typedef struct joining {
+  sfi_pass_env *env;
   const sf_graph *graph;
   int32_t *uses;  /* of each value, outputs included */
   sf_value *user; /* the last node that reads it; SF_NO_VALUE: an output does, or none */
@@ -68,22 +70,22 @@ static bool reads_slices(const joining *j, sf_value user) {
 
 static bool read_chain(const joining *j, sf_value v, chain *out) {
   const sfi_node *node = node_of(j, v);
-  sfi_matrix matrix;
   int32_t operand;
   *out = (chain){.product = v, .bias = SF_NO_VALUE, .function = SF_NO_VALUE, .terms = SF_NO_VALUE};
   if (node->op != SF_OP_MATMUL && node->op != SF_OP_CONV2D) return false;
-  if (sfi_is_static(j->graph, node->inputs[0]) || !sfi_weight_matrix(j->graph, v, &operand, &matrix) || operand != 1) return false;
-  if (matrix.rows == 0 || matrix.columns == 0) return false;
+  if (sfi_is_static(j->graph, node->inputs[0]) || !sfi_weight_matrix(j->graph, v, &operand, &out->matrix) || operand != 1)
+    return false;
+  if (out->matrix.rows == 0 || out->matrix.columns == 0) return false;
   out->weight = node->inputs[1];
   if (node->op == SF_OP_CONV2D) {
     if (sfi_attr_int(node, SF_ATTR_GROUPS) != 1) return false;
     if (node->n_inputs == 3) out->terms = node->inputs[2];
-    if (node->n_inputs == 3 && !is_bias(j, out->terms, matrix.rows)) return false;
+    if (node->n_inputs == 3 && !is_bias(j, out->terms, out->matrix.rows)) return false;
   }
   sf_value next = follower(j, v);
   if (node->op == SF_OP_MATMUL && next != SF_NO_VALUE && node_of(j, next)->op == SF_OP_ADD) {
     const sf_value terms = node_of(j, next)->inputs[node_of(j, next)->inputs[0] == v];
-    if (is_bias(j, terms, matrix.rows)) {
+    if (is_bias(j, terms, out->matrix.rows)) {
       out->bias = next;
       out->terms = terms;
       next = follower(j, next);
@@ -107,12 +109,10 @@ static bool same_attrs(const sfi_node *a, const sfi_node *b) {
   return true;
 }
 
-static double density(const sfi_node *weight) {
-  const float *data = weight->data;
-  const int64_t count = sfi_static_count(weight);
-  int64_t nonzeros = 0;
-  for (int64_t i = 0; i < count; i++) nonzeros += data[i] != 0;
-  return (double)nonzeros / (double)count;
+/* By the facts, which a second start has without a look at the weight. Negative: they failed, with the error in env->diag. */
+static double density(const joining *j, const sfi_matrix *matrix) {
+  const sfi_facts *facts = j->env->facts(j->env->facts_user, matrix, j->env->digest(j->env->facts_user, matrix));
+  return facts ? sfi_density(facts) : -1;
 }
 
 /* May the two be one product? Of weights that both have zeros, the denser has less than twice the nonzeros of the other. */
@@ -125,8 +125,16 @@ static bool alike(const joining *j, const chain *a, const chain *b) {
   const sfi_node *w = node_of(j, a->weight), *u = node_of(j, b->weight);
   for (int32_t d = 1; p->op == SF_OP_CONV2D && d < 4; d++)
     if (!sfi_poly_equal(w->shape.dims[d], u->shape.dims[d])) return false;
-  const double x = density(w), y = density(u);
-  return x <= 2 * y && y <= 2 * x;
+  const double x = density(j, &a->matrix), y = density(j, &b->matrix);
+  return x >= 0 && y >= 0 && x <= 2 * y && y <= 2 * x;
+}
+
+/* The same of weights that are read when they are needed, and so is what they make. */
+static sf_value join_sources(sfi_rewrite *rewrite, const sfi_node *const *parts, int32_t n, int64_t outer, const sfi_shape *shape) {
+  sfi_source *sources[SIBLINGS_MAX];
+  for (int32_t i = 0; i < n; i++) sources[i] = parts[i]->source;
+  sfi_source *source = sfi_graph_join(rewrite->to, sources, n, (size_t)outer);
+  return source ? sfi_rewrite_add_source(rewrite, parts[0], "joined", shape, source) : SF_NO_VALUE;
 }
 
 /* The tensors of all chains one behind the other along dimension `axis` of `shape`, in a new tensor of that shape. */
@@ -134,14 +142,18 @@ static sf_value join_tensors(sfi_rewrite *rewrite, const sfi_node *const *parts,
   int64_t outer = 1, total = 0;
   for (int32_t d = 0; d < axis; d++) outer *= shape.dims[d].c[0];
   for (int32_t i = 0; i < n; i++) total += sfi_static_count(parts[i]);
-  float *data = sfi_rewrite_data(rewrite, total), *to = data;
+  bool read_later = true;
+  for (int32_t i = 0; i < n; i++) read_later = read_later && parts[i]->source;
+  if (read_later) return join_sources(rewrite, parts, n, outer, &shape);
+  float *data = sfi_rewrite_data(rewrite, total);
   if (!data) return SF_NO_VALUE;
-  for (int64_t o = 0; o < outer; o++) {
-    for (int32_t i = 0; i < n; i++) {
-      const int64_t piece = sfi_static_count(parts[i]) / outer;
-      memcpy(to, (const float *)parts[i]->data + o * piece, (size_t)piece * sizeof *to);
-      to += piece;
-    }
+  for (int64_t i = 0, before = 0; i < n; i++) {
+    const int64_t piece = sfi_static_count(parts[i]) / outer;
+    const float *from = sfi_node_open(parts[i], &rewrite->to->diag);
+    if (!from) return SF_NO_VALUE;
+    for (int64_t o = 0; o < outer; o++) memcpy(data + o * (total / outer) + before, from + o * piece, (size_t)piece * sizeof *data);
+    sfi_node_close(parts[i]);
+    before += piece;
   }
   const sfi_node model = *parts[0];
   return sfi_rewrite_add_static(rewrite, &model, NULL, "joined", &shape, data);
@@ -232,7 +244,8 @@ sf_status sfi_join_products(sfi_pass_env *env, const sf_graph *graph, sf_graph *
   if (!sfi_rewrite_begin(&rewrite, env, graph)) return SF_STATUS_OUT_OF_MEMORY;
   sfi_arena *arena = &rewrite.to->arena;
   const size_t n = graph->n_nodes;
-  joining j = {.graph = graph,
+  joining j = {.env = env,
+               .graph = graph,
                .uses = sfi_arena_alloc(arena, n * sizeof *j.uses),
                .user = sfi_arena_alloc(arena, n * sizeof *j.user),
                .gone = sfi_arena_alloc(arena, n * sizeof *j.gone)};
@@ -240,5 +253,5 @@ sf_status sfi_join_products(sfi_pass_env *env, const sf_graph *graph, sf_graph *
   count_uses(&j);
   for (size_t i = 0; i < n && !sfi_rewrite_failed(&rewrite); i++)
     if (!j.gone[i] && !join_siblings(&rewrite, &j, (sf_value)i)) sfi_rewrite_copy(&rewrite, (sf_value)i);
-  return sfi_rewrite_end(&rewrite, SF_OK, out_graph);
+  return sfi_rewrite_end(&rewrite, env->diag->error.status, out_graph);
 }

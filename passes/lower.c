@@ -11,10 +11,10 @@ typedef void (*lower_fn)(sfi_lowering *l, sf_value v);
 void sfi_low_leaf(sfi_lowering *l, sf_value v) {
   const sfi_node *node = &l->graph->nodes[v];
   const sfi_shape *shape = &l->values[v].shape;
-  sfi_buffer buffer = {.kind = node->data ? SFI_BUFFER_STATIC : SFI_BUFFER_INPUT, .value = v, .dtype = node->dtype};
+  sfi_buffer buffer = {.kind = sfi_node_is_static(node) ? SFI_BUFFER_STATIC : SFI_BUFFER_INPUT, .value = v, .dtype = node->dtype};
   buffer.columns = sfi_low_product(l, shape->dims, shape->rank);
   buffer.features = sfi_const(1);
-  if (!node->data) {
+  if (!sfi_node_is_static(node)) {
     while (l->graph->inputs[buffer.index] != v) buffer.index++;
   }
   sfi_low_set_row(l, v, sfi_low_buffer(l, &buffer), NULL);

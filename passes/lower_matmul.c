@@ -8,7 +8,7 @@ void sfi_low_weight(sfi_lowering *l, sfi_kernel *kernel, sf_value weight, const 
   contract->matrix = *matrix;
   contract->weight_digest = l->env->digest(l->env->facts_user, matrix);
   contract->facts = l->env->facts(l->env->facts_user, matrix, contract->weight_digest);
-  if (!contract->facts) sfi_low_fail_memory(l);
+  if (!contract->facts && l->status == SF_OK) l->status = l->env->diag->error.status;
   /* The index is the kernel's, which fusion may move: sfi_plan_lifetimes sets it. The size is the emitter's. */
   const sfi_buffer packed = {
       .kind = SFI_BUFFER_PACKED, .value = weight, .dtype = SF_F32, .columns = sfi_const(0), .features = sfi_const(0)};
@@ -158,13 +158,18 @@ static void product(sfi_lowering *l, sf_value v) {
   sfi_low_push(l, &kernel);
 }
 
-static bool has_zeros(const sfi_lowering *l, sf_value v) {
+static bool has_zeros(sfi_lowering *l, sf_value v) {
   const sfi_node *node = &l->graph->nodes[v];
-  const float *data = node->data;
-  for (size_t i = 0; data && i < node->bytes / sizeof *data; i++) {
-    if (data[i] == 0) return true;
+  bool found = false;
+  if (!sfi_node_is_static(node)) return false;
+  const float *data = sfi_node_open(node, l->env->diag);
+  if (!data) {
+    if (l->status == SF_OK) l->status = l->env->diag->error.status;
+    return false;
   }
-  return false;
+  for (size_t i = 0; !found && i < node->bytes / sizeof *data; i++) found = data[i] == 0;
+  sfi_node_close(node);
+  return found;
 }
 
 void sfi_low_matmul(sfi_lowering *l, sf_value v) {

@@ -71,7 +71,7 @@ static sf_status lower_value(lowering *l, sf_value value) {
   const sfi_node *node = &graph->nodes[value];
   int32_t *buffer = &l->buffer_of[value];
   if (node->op == SF_OP_INPUT) return add_buffer(l, SFI_BUFFER_INPUT, input_index(graph, value), value, buffer);
-  if (node->data) return add_buffer(l, SFI_BUFFER_STATIC, 0, value, buffer);
+  if (sfi_node_is_static(node)) return add_buffer(l, SFI_BUFFER_STATIC, 0, value, buffer);
   int32_t output = output_of(graph, value);
   sf_status status =
       output >= 0 ? add_buffer(l, SFI_BUFFER_OUTPUT, output, value, buffer) : add_buffer(l, SFI_BUFFER_TEMP, 0, value, buffer);

@@ -10,7 +10,7 @@
 typedef struct sfi_pass_env {
   sf_context *context;
   sfi_diag *diag;
-  /* Facts of a matrix, from the cache or by sfi_scan_zeros; owned by the compilation. NULL: out of memory (in diag). */
+  /* Facts of a matrix, from the cache or by sfi_scan_zeros; owned by the compilation. NULL: it or its digest failed (in diag). */
   const sfi_facts *(*facts)(void *user, const sfi_matrix *matrix, sfi_digest digest);
   /* sfi_matrix_digest, computed once a compilation for each matrix. */
   sfi_digest (*digest)(void *user, const sfi_matrix *matrix);
@@ -43,6 +43,8 @@ sf_status sfi_scan_zeros(const sfi_matrix *matrix, const sf_allocator *allocator
 void sfi_scan_live(const sfi_matrix *matrix, uint8_t *out_live);
 /* Digest of a matrix: shape, strides and elements. Never allocates. */
 sfi_digest sfi_matrix_digest(const sfi_matrix *matrix);
+/* The same of one with a source. False: it cannot be read. */
+bool sfi_matrix_source_digest(const sfi_matrix *matrix, sfi_diag *diag, sfi_digest *out_digest);
 /* How the static operand of a matmul or conv2d is read as W; false where the node has none that is a matrix. `operand` is its index
  * among the node's inputs. */
 bool sfi_weight_matrix(const sf_graph *graph, sf_value node, int32_t *out_operand, sfi_matrix *out_matrix);

@@ -19,7 +19,7 @@ typedef struct propagation {
   sfi_pass_env *env;
   sfi_channels channels;
   int64_t *removed_rows; /* of each contraction, when its weight was last read */
-  bool failed;           /* out of memory, in the env's diag */
+  bool failed;           /* with the error in the env's diag */
 } propagation;
 
 static uint8_t flags_of(const propagation *p, int32_t first, int64_t i) {
@@ -151,12 +151,18 @@ static void read_weight(propagation *p, const contraction *c, bool zeros) {
   for (int64_t k = 0; c->columns >= 0 && k < c->inner.count; k++) flags[c->columns + k] &= (uint8_t)~SFI_SLOT_LIVE;
   for (int64_t k = 0; facts && c->columns >= 0 && k < c->matrix.columns; k++)
     if (is_live(facts, c->matrix.rows + k)) flags[c->columns + k / c->taps] |= SFI_SLOT_LIVE;
+  contraction whole = *c; /* with its elements, where these are looked at */
+  if (!facts && !sfi_matrix_open(&whole.matrix, p->env->diag)) {
+    p->failed = true;
+    return;
+  }
   for (int64_t r = 0; r < c->matrix.rows; r++) {
     if (row_removed(p, c, r)) continue;
-    bool zero = facts ? !is_live(facts, r) : read_row(p, c, r);
+    bool zero = facts ? !is_live(facts, r) : read_row(p, &whole, r);
     bool no_bias = !c->bias || (c->bias->first[0] >= 0 ? flags[c->bias->first[0] + r] : c->bias->flags) & SFI_SLOT_ZERO;
     if (zeros && zero && no_bias && c->rows >= 0) flags[c->rows + r] |= SFI_SLOT_ZERO;
   }
+  if (!facts) sfi_matrix_close(&whole.matrix);
 }
 
 /* Does the operation average or compare something at every element? Over nothing it gives NaN or -Inf. */
@@ -175,8 +181,8 @@ static void find_zeros(propagation *p, sf_value value) {
   contraction c;
   const bool contracts = node->op == SF_OP_MATMUL || node->op == SF_OP_CONV2D;
   /* Not the tables of other operations, which may be the largest tensor of all. */
-  if (contracts || sfi_op_of(node->op)->flags & SF_OPF_ELEMENTWISE || node->op == SF_OP_CONCAT)
-    sfi_channels_describe(&p->channels, value);
+  const bool describes = contracts || sfi_op_of(node->op)->flags & SF_OPF_ELEMENTWISE || node->op == SF_OP_CONCAT;
+  if (describes && !sfi_channels_describe(&p->channels, value, p->env->diag)) p->failed = true;
   switch (node->op) {
   case SF_OP_MATMUL:
   case SF_OP_CONV2D:
@@ -314,15 +320,17 @@ static float *gather(const propagation *p, const sfi_channel_tensor *tensor, con
 static sf_value live_operand(sfi_rewrite *rewrite, const propagation *p, sf_value value, int32_t k) {
   sf_value operand = rewrite->from->nodes[value].inputs[k];
   const sfi_node *leaf = &rewrite->from->nodes[operand];
-  if (!leaf->data) return rewrite->map[operand];
+  if (!sfi_node_is_static(leaf)) return rewrite->map[operand];
   const sfi_channel_tensor *tensor = sfi_channel_tensor_of(&p->channels, value, k);
   sfi_shape shape = live_shape(p, tensor, &leaf->shape);
   if (sfi_shape_equal(&shape, &leaf->shape)) return rewrite->map[operand];
   int64_t count = 1;
   for (int32_t d = 0; d < shape.rank; d++) count *= shape.dims[d].c[0];
   float *data = sfi_rewrite_data(rewrite, count);
-  if (!data) return SF_NO_VALUE;
-  gather(p, tensor, &leaf->shape, 0, leaf->data, data);
+  const float *all = data ? sfi_node_open(leaf, &rewrite->to->diag) : NULL;
+  if (!all) return SF_NO_VALUE;
+  gather(p, tensor, &leaf->shape, 0, all, data);
+  sfi_node_close(leaf);
   return sfi_rewrite_add_static(rewrite, leaf, sfi_label(leaf), "live", &shape, data);
 }
 
@@ -394,7 +402,7 @@ sf_status sfi_propagate_dead_channels(sfi_pass_env *env, const sf_graph *graph, 
     for (size_t v = 0; v < graph->n_nodes; v++) find_zeros(&p, (sf_value)v);
   } while (remove_all(&p));
   if (p.failed) {
-    status = SF_STATUS_OUT_OF_MEMORY;
+    status = env->diag->error.status;
     goto done;
   }
   if (!sfi_rewrite_begin(&rewrite, env, graph)) {

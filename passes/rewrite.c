@@ -86,14 +86,21 @@ sf_value sfi_rewrite_add_like(sfi_rewrite *rewrite, const sfi_node *like, const 
   return sfi_rewrite_add(rewrite, like, like->op, like->n_inputs, inputs, n, attrs);
 }
 
-/* A leaf that shares `data`. */
-static sf_value add_leaf(sf_graph *to, sf_op op, const char *name, const char *label, sf_dtype dtype, const sfi_shape *shape,
-                         const void *data, const sfi_place *place) {
-  sf_value leaf = sfi_graph_add_leaf(to, op, name, dtype, shape, data, true, place);
+static sf_value labelled(sf_graph *to, sf_value leaf, const char *label) {
   if (leaf == SF_NO_VALUE || !label) return leaf;
   to->nodes[leaf].label = sfi_arena_strndup(&to->arena, label, strlen(label));
   if (!to->nodes[leaf].label) sfi_fail_memory(&to->diag);
   return leaf;
+}
+
+/* A leaf that shares `data`. */
+static sf_value add_leaf(sf_graph *to, sf_op op, const char *name, const char *label, sf_dtype dtype, const sfi_shape *shape,
+                         const void *data, const sfi_place *place) {
+  return labelled(to, sfi_graph_add_leaf(to, op, name, dtype, shape, data, true, place), label);
+}
+
+static sf_value add_source(sf_graph *to, const sfi_node *node) {
+  return labelled(to, sfi_graph_add_source(to, node->name, node->dtype, &node->shape, node->source, &node->place), node->label);
 }
 
 sf_value sfi_rewrite_copy(sfi_rewrite *rewrite, sf_value value) {
@@ -101,7 +108,9 @@ sf_value sfi_rewrite_copy(sfi_rewrite *rewrite, sf_value value) {
   sf_value inputs[SFI_INPUTS_MAX], copy;
   assert(node->n_inputs <= SFI_INPUTS_MAX);
   for (int32_t k = 0; k < node->n_inputs; k++) inputs[k] = rewrite->map[node->inputs[k]];
-  if (node->n_inputs == 0)
+  if (node->source)
+    copy = add_source(rewrite->to, node);
+  else if (node->n_inputs == 0)
     copy = add_leaf(rewrite->to, node->op, node->name, node->label, node->dtype, &node->shape, node->data, &node->place);
   else
     copy = sfi_rewrite_add_like(rewrite, node, inputs);
@@ -145,6 +154,17 @@ sf_value sfi_rewrite_add_static(sfi_rewrite *rewrite, const sfi_node *model, con
     return SF_NO_VALUE;
   }
   return add_leaf(to, SF_OP_WEIGHT, name, label, SF_F32, &extents, data, &place);
+}
+
+sf_value sfi_rewrite_add_source(sfi_rewrite *rewrite, const sfi_node *model, const char *suffix, const sfi_shape *shape,
+                                sfi_source *source) {
+  const sfi_place place = model->place;
+  const char *name = new_name(rewrite, model->name, suffix);
+  if (!name) {
+    sfi_fail_memory(&rewrite->to->diag);
+    return SF_NO_VALUE;
+  }
+  return sfi_graph_add_source(rewrite->to, name, SF_F32, shape, source, &place);
 }
 
 bool sfi_reshape_attr(const sfi_shape *from, const sfi_shape *to, int64_t *out_ints) {

@@ -40,6 +40,9 @@ float *sfi_rewrite_data(sfi_rewrite *rewrite, int64_t count);
  * (NULL: a number): a WEIGHT named "<model>:<suffix>", numbered where that is taken, or a CONSTANT, as `model` is. */
 sf_value sfi_rewrite_add_static(sfi_rewrite *rewrite, const sfi_node *model, const char *label, const char *suffix,
                                 const sfi_shape *shape, const float *data);
+/* The same for a WEIGHT whose elements `source` reads. */
+sf_value sfi_rewrite_add_source(sfi_rewrite *rewrite, const sfi_node *model, const char *suffix, const sfi_shape *shape,
+                                sfi_source *source);
 static inline const char *sfi_label(const sfi_node *node) {
   return node->label ? node->label : node->name;
 }

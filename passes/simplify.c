@@ -15,7 +15,8 @@ static const sfi_node *operand_of(const sfi_rewrite *rewrite, const sfi_node *no
   return &rewrite->to->nodes[node->inputs[k]];
 }
 
-/* Is operand `k` static, not empty, and equal to `number` in every element? -0 and 0 differ. */
+/* Is operand `k` static, not empty, and equal to `number` in every element? -0 and 0 differ. Large weights of files, whose data is NULL
+ * until they are opened, are not read to find out. */
 static bool all(const sfi_rewrite *rewrite, const sfi_node *node, int32_t k, float number) {
   const sfi_node *operand = operand_of(rewrite, node, k);
   if (!operand->data || operand->dtype != SF_F32 || operand->bytes == 0) return false;
@@ -38,7 +39,7 @@ static sf_value make(sfi_rewrite *rewrite, const sfi_node *like, sf_op op, int32
 
 /* c op x = x op c, so that other rules and passes look for static operands behind. */
 static sf_value static_behind(sfi_rewrite *rewrite, const sfi_node *node) {
-  if (!operand_of(rewrite, node, 0)->data || operand_of(rewrite, node, 1)->data) return SF_NO_VALUE;
+  if (!sfi_node_is_static(operand_of(rewrite, node, 0)) || sfi_node_is_static(operand_of(rewrite, node, 1))) return SF_NO_VALUE;
   return make(rewrite, node, node->op, 2, (sf_value[]){node->inputs[1], node->inputs[0]}, 0, NULL);
 }
 
@@ -67,7 +68,7 @@ static sf_value by_one(sfi_rewrite *rewrite, const sfi_node *node) {
 /* x / 2^n = x * 2^-n: both are the rounding of one real number. */
 static sf_value div_power_of_two(sfi_rewrite *rewrite, const sfi_node *node) {
   const sfi_node divisor = *operand_of(rewrite, node, 1);
-  if (!divisor.data || divisor.dtype != SF_F32 || operand_of(rewrite, node, 0)->data) return SF_NO_VALUE;
+  if (!divisor.data || divisor.dtype != SF_F32 || sfi_node_is_static(operand_of(rewrite, node, 0))) return SF_NO_VALUE;
   const float *values = divisor.data;
   int64_t count = sfi_static_count(&divisor);
   int exponent;

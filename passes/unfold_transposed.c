@@ -58,12 +58,16 @@ static sf_value shuffle(sfi_rewrite *rewrite, const sfi_node *node, sf_value x, 
   return add(rewrite, node, SF_OP_SLICE, x, 2, box);
 }
 
+static bool all_finite(const float *elements, int64_t count) {
+  for (int64_t i = 0; i < count; i++)
+    if (!isfinite(elements[i])) return false;
+  return true;
+}
+
 sf_value sfi_unfold_transposed(sfi_rewrite *rewrite, const sfi_node *node) {
   const sf_graph *graph = rewrite->to;
   const sfi_node w = graph->nodes[node->inputs[1]], x = graph->nodes[node->inputs[0]];
-  if (!w.data || w.dtype != SF_F32 || x.data || w.bytes == 0) return SF_NO_VALUE;
-  for (int64_t i = 0; i < sfi_static_count(&w); i++)
-    if (!isfinite(((const float *)w.data)[i])) return SF_NO_VALUE; /* times the zeros of padding */
+  if (!sfi_node_is_static(&w) || w.dtype != SF_F32 || sfi_node_is_static(&x) || w.bytes == 0) return SF_NO_VALUE;
   const side s[] = {make_side(graph, node, 0), make_side(graph, node, 1)};
   const int64_t channels = w.shape.dims[0].c[0], per_group = w.shape.dims[1].c[0], groups = sfi_attr_int(node, SF_ATTR_GROUPS);
   const int64_t m = per_group * groups, phases = s[0].stride * s[1].stride;
@@ -74,8 +78,12 @@ sf_value sfi_unfold_transposed(sfi_rewrite *rewrite, const sfi_node *node) {
       !sfi_mul(count, area, &count) || count > 16 * sfi_static_count(&w))
     return SF_NO_VALUE;
   float *data = sfi_rewrite_data(rewrite, count);
-  if (!data) return SF_NO_VALUE;
-  fill(w.data, channels, per_group, groups, s, data);
+  const float *elements = data ? sfi_node_open(&w, &rewrite->to->diag) : NULL;
+  if (!elements) return SF_NO_VALUE;
+  const bool finite = all_finite(elements, sfi_static_count(&w)); /* else times the zeros of padding */
+  if (finite) fill(elements, channels, per_group, groups, s, data);
+  sfi_node_close(&w);
+  if (!finite) return SF_NO_VALUE;
   sfi_node unnamed = *node;
   unnamed.name = NULL;
   const sf_value inputs[] = {node->inputs[0], sfi_rewrite_add_static(rewrite, &w, NULL, "unfolded", &shape, data)};

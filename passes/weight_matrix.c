@@ -3,8 +3,8 @@
 
 /* A [rows, columns] tensor, or its transpose. */
 static sfi_matrix matrix_of(const sfi_node *leaf, int64_t rows, int64_t columns, bool transposed) {
-  if (transposed) return (sfi_matrix){leaf->data, columns, rows, 1, columns};
-  return (sfi_matrix){leaf->data, rows, columns, columns, 1};
+  if (transposed) return (sfi_matrix){leaf->data, columns, rows, 1, columns, leaf->source};
+  return (sfi_matrix){leaf->data, rows, columns, columns, 1, leaf->source};
 }
 
 static int64_t extent(const sfi_node *leaf, int32_t d) {
@@ -19,7 +19,7 @@ static sfi_matrix first_extent_by_rest(const sfi_node *leaf) {
 
 static bool is_matrix(const sf_graph *graph, sf_value v, int32_t rank) {
   const sfi_node *node = &graph->nodes[v];
-  return node->data && node->dtype == SF_F32 && node->shape.rank == rank;
+  return sfi_node_is_static(node) && node->dtype == SF_F32 && node->shape.rank == rank;
 }
 
 bool sfi_weight_matrix(const sf_graph *graph, sf_value node, int32_t *out_operand, sfi_matrix *out_matrix) {
@@ -45,19 +45,23 @@ bool sfi_weight_matrix(const sf_graph *graph, sf_value node, int32_t *out_operan
 bool sfi_weight_as_matrix(const sf_graph *graph, sf_value weight, sfi_matrix *out_matrix) {
   const sfi_node *leaf = &graph->nodes[weight];
   int32_t operand;
-  if (!leaf->data || leaf->dtype != SF_F32) return false;
+  if (!sfi_node_is_static(leaf) || leaf->dtype != SF_F32) return false;
   for (size_t v = (size_t)weight + 1; v < graph->n_nodes; v++)
     if (sfi_weight_matrix(graph, (sf_value)v, &operand, out_matrix) && graph->nodes[v].inputs[operand] == weight) return true;
   *out_matrix = first_extent_by_rest(leaf);
   return true;
 }
 
+static sfi_digest extents_digest(const sfi_matrix *matrix) {
+  const int64_t header[] = {matrix->rows, matrix->columns, matrix->row_stride, matrix->column_stride};
+  return sfi_digest_of(header, sizeof header);
+}
+
 /* Elements are taken in the order of memory where the matrix lies there without gaps: gathering a transposed one costs a cache miss
  * an element. The strides are part of the digest, so two orders are never taken for each other. */
 sfi_digest sfi_matrix_digest(const sfi_matrix *matrix) {
   enum { CHUNK = 2048 };
-  const int64_t header[] = {matrix->rows, matrix->columns, matrix->row_stride, matrix->column_stride};
-  sfi_digest digest = sfi_digest_of(header, sizeof header);
+  sfi_digest digest = extents_digest(matrix);
   int64_t count = matrix->rows * matrix->columns;
   bool by_rows = matrix->column_stride == 1 && matrix->row_stride == matrix->columns;
   bool by_columns = matrix->row_stride == 1 && matrix->column_stride == matrix->rows;
@@ -71,4 +75,13 @@ sfi_digest sfi_matrix_digest(const sfi_matrix *matrix) {
     digest = sfi_digest_join(digest, sfi_digest_of(chunk, (size_t)n * sizeof(float)));
   }
   return digest;
+}
+
+/* A source holds a whole tensor, which as a matrix has no gaps. */
+bool sfi_matrix_source_digest(const sfi_matrix *matrix, sfi_diag *diag, sfi_digest *out_digest) {
+  sfi_digest elements;
+  assert(matrix->source->bytes == (size_t)(matrix->rows * matrix->columns) * sizeof(float));
+  if (!sfi_source_digest(matrix->source, diag, &elements)) return false;
+  *out_digest = sfi_digest_join(extents_digest(matrix), elements);
+  return true;
 }

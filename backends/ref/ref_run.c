@@ -57,10 +57,10 @@ static sf_status run_node(const sf_graph *graph, const sf_allocator *allocator, 
   if ((st = shape_of(graph, v, symbol, &out->tensor, &count, diag)) != SF_OK) return st;
   if (node->op == SF_OP_INPUT) return SF_OK; /* the host's tensor */
   out->is_static = true;
-  if (node->data) {
-    out->tensor.data = (void *)(uintptr_t)node->data;
+  if (sfi_node_is_static(node)) {
+    out->tensor.data = (void *)(uintptr_t)sfi_node_open(node, diag);
     out->tensor.dtype = node->dtype;
-    return SF_OK;
+    return out->tensor.data ? SF_OK : diag->error.status;
   }
   for (int32_t i = 0; i < node->n_inputs; i++) {
     const run_value *operand = &values[node->inputs[i]];

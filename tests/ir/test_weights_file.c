@@ -1,6 +1,7 @@
 /* The safetensors reader: good files in every form that JSON allows, hostile headers, every truncation, every changed byte, names that
  * leave the folder, what is no regular file, and a failure of every allocation. */
 #include "failing_allocator.h"
+#include "source.h"
 #include "weights_file.h"
 #include "suite.h"
 
@@ -444,7 +445,7 @@ START_TEST(data_of_a_file_is_aligned) {
     write_file("good", file);
     ck_assert_int_eq(open_file("good", &error, &mapping), SF_OK);
     const sfi_tensor_entry *entry = sfi_mapping_find(mapping, "w");
-    ck_assert_uint_eq((uintptr_t)entry->data % 64, 0);
+    ck_assert_uint_eq((uintptr_t)entry->data % 16, 0);
     ck_assert_mem_eq(entry->data, file.bytes + file.size - 16, 16);
     sfi_mapping_release(mapping);
     free(file.bytes);
@@ -456,15 +457,94 @@ static void *allocate_little(void *user, size_t bytes, size_t alignment) {
   return bytes > 1 << 20 ? NULL : failing_allocate(user, bytes, alignment);
 }
 
-/* A sparse file that claims far more than there is memory for is refused without reading it. */
-START_TEST(huge_files_are_refused) {
+/* A sparse file that holds far more than there is memory for is opened without reading it. */
+START_TEST(huge_files_cost_nothing_until_they_are_read) {
   sfi_diag diag = {0};
   sfi_mapping *mapping;
-  image file = make("{}", 0);
+  image file = make(ONE("U8", "[1099511627776]", "[0,1099511627776]"), 0);
   write_file("huge", file);
-  ck_assert_int_eq(truncate(in_folder("huge"), (off_t)1 << 40), 0);
+  ck_assert_int_eq(truncate(in_folder("huge"), ((off_t)1 << 40) + (off_t)file.size), 0);
   const sf_allocator little = {&memory, allocate_little, failing_release};
-  ck_assert_int_eq(sfi_mapping_open(&little, folder, "huge", &diag, &mapping), SF_STATUS_OUT_OF_MEMORY);
+  ck_assert_int_eq(sfi_mapping_open(&little, folder, "huge", &diag, &mapping), SF_OK);
+  ck_assert_ptr_null(sfi_source_open(sfi_mapping_find(mapping, "w")->source, &diag));
+  ck_assert_int_eq(diag.error.status, SF_STATUS_OUT_OF_MEMORY);
+  sfi_mapping_release(mapping);
+  free(file.bytes);
+}
+END_TEST
+
+/* A file "good" with one tensor, w, of SFI_SOURCE_LEAST bytes and some, in more than one piece. */
+static const char large[] = ONE("U8", "[600000]", "[0,600000]");
+enum { LARGE_BYTES = 600000 };
+
+static sfi_source *open_large(image *out_file, sfi_mapping **out_mapping) {
+  sf_error error;
+  *out_file = make(large, LARGE_BYTES);
+  write_file("good", *out_file);
+  ck_assert_int_eq(open_file("good", &error, out_mapping), SF_OK);
+  const sfi_tensor_entry *entry = sfi_mapping_find(*out_mapping, "w");
+  ck_assert(!entry->data && entry->source && entry->bytes == LARGE_BYTES);
+  return entry->source;
+}
+
+START_TEST(large_tensors_are_read_when_they_are_needed) {
+  image file;
+  sfi_mapping *mapping;
+  sfi_diag diag = {0};
+  sfi_digest digest;
+  sfi_source *source = open_large(&file, &mapping);
+  const uint8_t *bytes = file.bytes + file.size - LARGE_BYTES;
+  const long live = memory.live;
+  memory.peak_bytes = 0;
+  ck_assert(sfi_source_digest(source, &diag, &digest));
+  const sfi_digest expected = sfi_digest_of(bytes, LARGE_BYTES);
+  ck_assert_mem_eq(&digest, &expected, sizeof digest);
+  ck_assert_int_lt(memory.peak_bytes, LARGE_BYTES); /* in pieces */
+  ck_assert_int_eq(memory.live, live);
+  const void *first = sfi_source_open(source, &diag), *second = sfi_source_open(source, &diag);
+  ck_assert_ptr_nonnull(first);
+  ck_assert_ptr_eq(first, second);
+  ck_assert_uint_eq((uintptr_t)first % 64, 0);
+  ck_assert_mem_eq(first, bytes, LARGE_BYTES);
+  sfi_source_close(source);
+  ck_assert_mem_eq(first, bytes, LARGE_BYTES);
+  sfi_source_close(source);
+  ck_assert_int_eq(memory.live, live);
+  uint8_t *copy = malloc(LARGE_BYTES);
+  ck_assert(sfi_source_copy(source, copy, &diag));
+  ck_assert_mem_eq(copy, bytes, LARGE_BYTES);
+  ck_assert_int_eq(memory.live, live);
+  /* The file itself may go. */
+  unlink(in_folder("good"));
+  ck_assert_ptr_nonnull(sfi_source_open(source, &diag));
+  sfi_mapping_release(mapping); /* frees what is open */
+  free(copy);
+  free(file.bytes);
+}
+END_TEST
+
+/* What is made of a weight is kept under its digest: no other bytes may go by it. */
+START_TEST(a_file_that_changes_after_it_was_digested_is_refused) {
+  image file;
+  sfi_mapping *mapping;
+  sfi_diag diag = {0};
+  sfi_digest digest;
+  sfi_source *source = open_large(&file, &mapping);
+  ck_assert(sfi_source_digest(source, &diag, &digest));
+  file.bytes[file.size - 1] ^= 1;
+  FILE *out = fopen(in_folder("good"), "r+b");
+  ck_assert(out && fwrite(file.bytes, 1, file.size, out) == file.size && fclose(out) == 0);
+  ck_assert_ptr_null(sfi_source_open(source, &diag));
+  ck_assert_int_eq(diag.error.status, SF_STATUS_MALFORMED_FILE);
+  ck_assert_str_eq(diag.error.message, "has changed since it was opened");
+  ck_assert_str_eq(diag.error.op, "w");
+  ck_assert_str_eq(diag.error.file, "good");
+  ck_assert(!sfi_source_copy(source, file.bytes, &diag));
+  diag = (sfi_diag){0};
+  ck_assert_int_eq(truncate(in_folder("good"), (off_t)file.size - 1), 0);
+  ck_assert_ptr_null(sfi_source_open(source, &diag));
+  ck_assert_str_eq(diag.error.message, "has become shorter while it was read");
+  sfi_mapping_release(mapping);
   free(file.bytes);
 }
 END_TEST
@@ -511,7 +591,9 @@ int main(void) {
   tcase_add_test(tests, every_changed_byte_is_survived);
   tcase_add_test(tests, only_files_of_the_folder_are_opened);
   tcase_add_test(tests, data_of_a_file_is_aligned);
-  tcase_add_test(tests, huge_files_are_refused);
+  tcase_add_test(tests, huge_files_cost_nothing_until_they_are_read);
+  tcase_add_test(tests, large_tensors_are_read_when_they_are_needed);
+  tcase_add_test(tests, a_file_that_changes_after_it_was_digested_is_refused);
   tcase_add_test(tests, every_allocation_may_fail);
   suite_add_tcase(suite, tests);
   int failed = run_suite(suite);

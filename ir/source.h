@@ -1,0 +1,44 @@
+/* Static bytes that are read from their file, or put together from what is, when they are needed: a large weight takes memory only while it is packed, or as what a
+ * kernel reads itself, and where the cache knows what was packed it is digested in pieces and never held. */
+#ifndef SFI_SOURCE_H
+#define SFI_SOURCE_H
+
+#include "base.h"
+
+#include <pthread.h>
+
+/* Thread-safe. The file may be unlinked or replaced meanwhile. It may not be written to: what is read after it was digested is compared
+ * with its digest, so that nothing made from other bytes is kept under it, and a difference is an error. */
+typedef struct sfi_source {
+  const sf_allocator *allocator;
+  size_t bytes;
+  /* Either a range of a file, */
+  const char *file, *name; /* for messages */
+  int fd;                  /* its owner's */
+  uint64_t offset;
+  /* or parts, in turns: of each part its share of the first of `turns` pieces, then of the second. NULL: a range. */
+  struct sfi_source *const *parts;
+  int32_t n_parts;
+  size_t turns;
+  struct sfi_source *next; /* of the same owner */
+  pthread_mutex_t lock;    /* of what follows; held while it is read */
+  int32_t users;
+  void *data; /* 64-byte aligned; NULL without users */
+  bool digested;
+  sfi_digest digest; /* of the bytes, or of the parts' and their order */
+} sfi_source;
+
+bool sfi_source_init(sfi_source *source, const sf_allocator *allocator, const char *file, const char *name, int fd, uint64_t offset,
+                     size_t bytes); /* false: out of memory */
+void sfi_source_deinit(sfi_source *source);
+/* Of parts, which outlive it; `turns` divides the bytes of each. `parts` is its owner's. */
+bool sfi_source_join(sfi_source *source, const sf_allocator *allocator, sfi_source *const *parts, int32_t n_parts, size_t turns);
+/* The bytes, in memory until as many calls of close as of open. NULL: failed. */
+const void *sfi_source_open(sfi_source *source, sfi_diag *diag);
+void sfi_source_close(sfi_source *source);
+/* A copy of the caller's own. */
+bool sfi_source_copy(sfi_source *source, void *to, sfi_diag *diag);
+/* Of a range what sfi_digest_of says of its bytes; read once. Equal bytes in other parts have another digest. */
+bool sfi_source_digest(sfi_source *source, sfi_diag *diag, sfi_digest *out_digest);
+
+#endif
