@@ -18,7 +18,8 @@ typedef struct sfi_columns {
 /* Emits code for rows [row_begin, row_end) of W, i64 values, row_begin a multiple of tile.rows. */
 typedef void (*sfi_rows_fn)(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end);
 
-/* The loop over tiles [tile_begin, tile_end) and the columns of each; `rows` is called once for each way of masking columns. */
+/* The loop over tiles [tile_begin, tile_end) and the columns of each; `rows` is called once for each number of vectors: the register
+ * tile's, and those of what can be left behind the last whole tile. */
 void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows);
 
 /* Columns in flattened order that all tiles of one t walk: J, or for a convolution the image rows with their dead columns. */
@@ -72,7 +73,7 @@ double sfi_slots_a_load(const sfi_kernel *kernel);
 double sfi_cycles_us(const sfi_target *target, double cycles);
 /* Microseconds to read `bytes` once on one core, from the smallest cache that can hold them. */
 double sfi_read_us(const sfi_target *target, double bytes);
-/* Columns of all t at `symbol`, each t rounded up to whole register tiles. For costs. */
+/* Columns of all t at `symbol`, each t rounded up to whole vectors. For costs. */
 double sfi_total_columns(const sfi_kernel *kernel, const sfi_target *target, int64_t symbol);
 
 #endif

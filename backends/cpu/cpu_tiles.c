@@ -109,10 +109,10 @@ float sfi_weight_at(const sfi_contract *c, int64_t r, int64_t k) {
   return w->data[r * w->row_stride + k * w->column_stride];
 }
 
-/* Columns [flat, flat + V lanes) of t. end: NULL where all of them exist, else the first that does not. */
-static void columns_at(sfi_emission *e, LLVMValueRef t, LLVMValueRef flat, LLVMValueRef end, sfi_columns *out) {
+/* Columns [flat, flat + vectors * lanes) of t. end: NULL where all of them exist, else the first that does not, in the last vector. */
+static void columns_at(sfi_emission *e, LLVMValueRef t, LLVMValueRef flat, int32_t vectors, LLVMValueRef end, sfi_columns *out) {
   const sfi_kernel *k = e->kernel;
-  out->vectors = k->tile.vectors;
+  out->vectors = vectors;
   LLVMValueRef index =
       sfi_addi(e, sfi_poly_value(e, k->operand[1].offset), sfi_muli(e, t, sfi_poly_value(e, k->operand[1].stride[0])));
   out->x = sfi_at(e, e->f32, e->base[1], sfi_addi(e, index, flat));
@@ -141,12 +141,34 @@ static void columns_at(sfi_emission *e, LLVMValueRef t, LLVMValueRef flat, LLVMV
       LLVMTypeRef wide = LLVMVectorType(e->i64, (unsigned)e->lanes);
       p->lane_index =
           LLVMBuildSub(e->builder, LLVMBuildZExt(e->builder, point, wide, ""), sfi_splat(e, sfi_mini(e, column, valid)), "");
-      if (end) p->mask = LLVMBuildAnd(e->builder, p->mask, sfi_mask_below(e, first, end), "");
-    } else if (end) {
+      if (end && v == vectors - 1) p->mask = LLVMBuildAnd(e->builder, p->mask, sfi_mask_below(e, first, end), "");
+    } else if (end && v == vectors - 1) {
       p->mask = sfi_mask_below(e, first, end);
       if (!is_image(k)) out->load_mask[v] = p->mask;
     }
   }
+}
+
+/* Vectors of what is left behind the register tiles of one t or panel, one bit each: where the number of columns is known, the one
+ * width that is left, or none. exact: it ends with a whole vector. */
+static uint32_t tail_vectors(const sfi_kernel *k, int64_t lanes, bool *exact) {
+  int64_t width = k->tile.vectors * lanes, flat = sfi_flat_columns(k), block = flat;
+  uint32_t any = ((UINT32_C(1) << (k->tile.vectors + 1)) - 1) & ~UINT32_C(1);
+  if (is_panel(k)) {
+    any &= ~(UINT32_C(1) << k->tile.vectors); /* a vector in part is computed whole */
+    flat = sfi_is_const(k->ragged.columns) ? k->ragged.columns.c[0] : -1;
+    block = k->ragged.width;
+  } else if (is_image(k)) {
+    block = k->tile.column_block / k->contract.valid * k->contract.pitch;
+  }
+  *exact = flat > 0 && flat % lanes == 0 && block % lanes == 0;
+  if (flat <= 0) return flat < 0 ? any : 0;
+  uint32_t tails = 0;
+  for (int part = 0; part < 2; part++) { /* of whole blocks, and of the last one */
+    int64_t left = (part ? flat % block : sfi_min(flat, block)) % width;
+    tails |= UINT32_C(1) << sfi_ceil_div(left, lanes);
+  }
+  return tails & any;
 }
 
 void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows) {
@@ -171,19 +193,31 @@ void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows) {
     begin = sfi_muli(e, LLVMBuildUDiv(e->builder, begin, sfi_i64(e, k->contract.valid), ""), sfi_i64(e, k->contract.pitch));
     end = sfi_muli(e, LLVMBuildUDiv(e->builder, end, sfi_i64(e, k->contract.valid), ""), sfi_i64(e, k->contract.pitch));
   }
-  int64_t flat = sfi_flat_columns(k), width = (int64_t)k->tile.vectors * e->lanes;
-  bool whole = is_panel(k) || (!is_image(k) && flat >= 0 && flat % width == 0);
-
+  if (is_panel(k)) { /* the vectors of the last panel that hold columns */
+    LLVMValueRef before = sfi_muli(e, t, sfi_i64(e, k->ragged.width));
+    LLVMValueRef left = LLVMBuildNSWSub(e->builder, sfi_poly_value(e, k->ragged.columns), before, "");
+    end = sfi_mini(e, end, left);
+  }
   sfi_columns columns;
+  int32_t widest = k->tile.vectors;
+  bool exact;
+  uint32_t tails = tail_vectors(k, e->lanes, &exact);
+  /* In a panel and between images all lanes of the last vector may be computed. */
+  int64_t slack = is_panel(k) ? e->lanes - 1 : 0;
   sfi_loop full;
-  sfi_loop_begin(e, &full, begin, LLVMBuildNSWSub(e->builder, end, sfi_i64(e, width - 1), ""), step, NULL, 0);
-  columns_at(e, t, full.index, NULL, &columns);
+  sfi_loop_begin(e, &full, begin, LLVMBuildNSWSub(e->builder, end, sfi_i64(e, (int64_t)widest * e->lanes - 1 - slack), ""), step,
+                 NULL, 0);
+  columns_at(e, t, full.index, widest, NULL, &columns);
   rows(e, &columns, row_begin, row_end);
   sfi_loop_end(e, &full, NULL);
-  if (!whole) {
+  for (int32_t v = 1; v <= widest; v++) {
+    if (!(tails >> v & 1)) continue;
+    LLVMValueRef left = LLVMBuildNSWSub(e->builder, end, full.index, "");
+    LLVMValueRef more = LLVMBuildICmp(e->builder, LLVMIntSGT, left, sfi_i64(e, (int64_t)(v - 1) * e->lanes), "");
+    LLVMValueRef fits = LLVMBuildICmp(e->builder, LLVMIntSLE, left, sfi_i64(e, (int64_t)v * e->lanes), "");
     sfi_if tail;
-    sfi_if_begin(e, &tail, LLVMBuildICmp(e->builder, LLVMIntSLT, full.index, end, ""));
-    columns_at(e, t, full.index, end, &columns);
+    sfi_if_begin(e, &tail, LLVMBuildAnd(e->builder, more, fits, ""));
+    columns_at(e, t, full.index, v, exact ? NULL : end, &columns);
     rows(e, &columns, row_begin, row_end);
     sfi_if_end(e, &tail, NULL, NULL, NULL, 0);
   }
@@ -272,8 +306,9 @@ double sfi_read_us(const sfi_target *target, double bytes) {
 
 double sfi_total_columns(const sfi_kernel *k, const sfi_target *target, int64_t symbol) {
   int64_t t = 0, j = 0;
+  if (is_panel(k) && sfi_poly_eval(k->ragged.columns, symbol, &j)) return (double)sfi_round_up(j, target->lanes);
   sfi_extent_eval(k->extent[0], symbol, &t);
   sfi_extent_eval(k->extent[2], symbol, &j);
   if (is_image(k)) j = j / k->contract.valid * k->contract.pitch;
-  return (double)t * (double)sfi_round_up(j, (int64_t)k->tile.vectors * target->lanes);
+  return (double)t * (double)sfi_round_up(j, target->lanes);
 }

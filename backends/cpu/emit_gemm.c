@@ -67,23 +67,35 @@ static void accumulate(sfi_emission *e, const sfi_columns *columns, LLVMValueRef
   memcpy(acc, loop.carried, (size_t)count * sizeof *acc);
 }
 
-static void dense_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end) {
+/* Panels of W from row `begin` on, `panels` side by side in one tile, while the first rows of all of them are below `end`. Returns the row
+ * behind them. */
+static LLVMValueRef dense_panels(sfi_emission *e, const sfi_columns *columns, LLVMValueRef begin, LLVMValueRef end,
+                                 int32_t panels) {
   const sfi_kernel *k = e->kernel;
-  int32_t rows = k->tile.rows;
+  int32_t height = k->tile.rows, rows = panels * height;
+  int64_t depth = k->contract.depth.c[0];
   LLVMValueRef acc[SFI_ACCUMULATORS_MAX], exact[SFI_ACCUMULATORS_MAX], r_index[SFI_ROWS_MAX];
-  for (int32_t r = 0; r < rows; r++) r_index[r] = sfi_i64(e, r);
-  sfi_loop panel;
-  sfi_loop_begin(e, &panel, row_begin, row_end, sfi_i64(e, rows), NULL, 0);
-  LLVMValueRef first =
-      sfi_addi(e, sfi_muli(e, panel.index, sfi_i64(e, k->contract.depth.c[0])), sfi_i64(e, sfi_position_bytes(k) / 4));
-  LLVMValueRef w = sfi_at(e, e->f32, e->base[2], first), k_stride = sfi_i64(e, rows);
+  for (int32_t r = 0; r < rows; r++) r_index[r] = sfi_i64(e, r / height * height * depth + r % height);
+  sfi_loop tile;
+  sfi_loop_begin(e, &tile, begin, LLVMBuildNSWSub(e->builder, end, sfi_i64(e, (int64_t)(panels - 1) * height), ""),
+                 sfi_i64(e, rows), NULL, 0);
+  LLVMValueRef first = sfi_addi(e, sfi_muli(e, tile.index, sfi_i64(e, depth)), sfi_i64(e, sfi_position_bytes(k) / 4));
+  LLVMValueRef w = sfi_at(e, e->f32, e->base[2], first), k_stride = sfi_i64(e, height);
   accumulate(e, columns, w, k_stride, r_index, rows, false, acc);
   sfi_if again;
   sfi_if_begin(e, &again, sfi_any_nan(e, columns, acc, rows));
   accumulate(e, columns, w, k_stride, r_index, rows, true, exact);
   sfi_if_end(e, &again, exact, acc, acc, (unsigned)(rows * columns->vectors));
-  sfi_store_rows(e, columns, panel.index, rows, acc);
-  sfi_loop_end(e, &panel, NULL);
+  sfi_store_rows(e, columns, tile.index, rows, acc);
+  sfi_loop_end(e, &tile, NULL);
+  return tile.index;
+}
+
+/* Two panels at a time where one has fewer sums than the multiply-adds in flight, 8. */
+static void dense_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end) {
+  int32_t rows = e->kernel->tile.rows;
+  if (rows * columns->vectors < 8 && 2 * rows <= SFI_ROWS_MAX) row_begin = dense_panels(e, columns, row_begin, row_end, 2);
+  dense_panels(e, columns, row_begin, row_end, 1);
 }
 
 sf_status sfi_gemm_dense_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
