@@ -23,6 +23,7 @@ typedef struct sfi_located {
   int32_t uses;    /* by live nodes and outputs */
   bool live;
   sfi_view row;
+  int64_t channel;   /* elements from channel to channel of an image [n, c, h, w] in `row` that leaves gaps between them; 0: none */
   sfi_grouping walk; /* how the kernel that wrote `row` walks over it; a consumer that walks alike can be fused */
   int32_t panel;     /* buffer in PANEL, SFI_NO_BUFFER: none */
   sfi_poly feature;  /* of that buffer, which may have more: the value's first one */
@@ -86,6 +87,8 @@ void sfi_low_tile(const sfi_lowering *l, sfi_kernel *kernel, int32_t limit);
 /* ---- lower_views.c: where values are and how they move ------------------------------------------------------------ */
 
 void sfi_low_dense_strides(sfi_lowering *l, const sfi_shape *shape, sfi_poly *stride);
+/* Those of an image with gaps between channels; dense ones where `channel` is 0. */
+void sfi_low_image_strides(sfi_lowering *l, const sfi_shape *shape, int64_t channel, sfi_poly *stride);
 bool sfi_low_is_dense(sfi_lowering *l, const sfi_shape *shape, const sfi_view *view);
 /* A new dense TEMP holding the elements of the view. */
 sfi_view sfi_low_densify(sfi_lowering *l, const sfi_shape *shape, const sfi_view *view);
@@ -104,6 +107,8 @@ void sfi_low_copy(sfi_lowering *l, const sfi_shape *shape, const sfi_view *from,
 /* Copies a value wherever it lives into a view of its shape. */
 void sfi_low_store(sfi_lowering *l, sf_value v, const sfi_view *to);
 void sfi_low_set_row(sfi_lowering *l, sf_value v, int32_t buffer, const sfi_grouping *walk);
+/* New rows for an image of which `channel` elements apart channels begin; dense where it is 0. */
+void sfi_low_set_image(sfi_lowering *l, sf_value v, int64_t channel, const sfi_grouping *walk);
 /* New panels for the value, to be written; their access. */
 sfi_access sfi_low_set_panel(sfi_lowering *l, sf_value v);
 

@@ -215,6 +215,14 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
                                     .stride = {sfi_const(channels * channel), sfi_const(channel), sfi_const(at.fold == 1)}};
 }
 
+/* Elements from channel to channel of the output where W has many zeros: sums that go to memory and come back, and the layers that read
+ * them, want channels on whole vectors. 0: channels lie side by side, since they fill vectors or the gaps would be more than a third. */
+static int64_t output_channel(const sfi_lowering *l, const sfi_shape *shape, const sfi_facts *facts) {
+  const int64_t lanes = l->plan->target->lanes, pixels = shape->dims[2].c[0] * shape->dims[3].c[0];
+  const bool sparse = facts && sfi_density(facts) * 100 <= SPARSE_PERCENT;
+  return sparse && pixels > 2 * lanes && pixels % lanes ? sfi_round_up(pixels, lanes) : 0;
+}
+
 void sfi_low_conv2d(sfi_lowering *l, sf_value v) {
   const sfi_node *node = &l->graph->nodes[v];
   static const sfi_grouping grouping = {.n = 3, .start = {0, 1, 2, 4}};
@@ -233,7 +241,7 @@ void sfi_low_conv2d(sfi_lowering *l, sf_value v) {
   kernel.contract.groups = groups;
   sfi_low_weight(l, &kernel, node->inputs[operand], &matrix);
   image_operand(l, &kernel, v);
-  sfi_low_set_row(l, v, sfi_low_temp(l, v, &value->shape, false), &grouping);
+  sfi_low_set_image(l, v, output_channel(l, &value->shape, kernel.contract.facts), &grouping);
   sfi_low_space(l, &kernel, &value->shape, &grouping);
   kernel.operand[0] = sfi_low_access(l, &kernel, &value->shape, &value->row, &grouping);
   if (node->n_inputs == 3) {

@@ -1,5 +1,6 @@
 /* Elementwise operations as MAP kernels. An operation walks over its output as its main operand's producer did, so that fusion can
- * make it that kernel's epilogue: in panels where an operand lives in panels only, else by the producer's grouping of dimensions. */
+ * make it that kernel's epilogue: in panels where an operand lives in panels only, else by the producer's grouping of dimensions and with
+ * the producer's gaps between channels. */
 #include "lower.h"
 
 enum { OPERANDS_MAX = 5 };
@@ -8,6 +9,7 @@ enum { OPERANDS_MAX = 5 };
 typedef struct map {
   sfi_kernel kernel;
   bool panels;
+  int64_t channel; /* of the output in rows, as in sfi_located */
   sfi_grouping grouping;
 } map;
 
@@ -69,7 +71,9 @@ static void choose_space(sfi_lowering *l, map *m, sf_value v, const int32_t *fir
   int32_t n = 0;
   for (int32_t i = 0; i < node->n_inputs; i++) {
     const sfi_located *value = &l->values[node->inputs[i]];
-    m->panels = m->panels || (sfi_low_in_panels_only(value) && sfi_shape_equal(&value->shape, shape));
+    if (!sfi_shape_equal(&value->shape, shape)) continue;
+    m->panels = m->panels || sfi_low_in_panels_only(value);
+    if (m->channel == 0) m->channel = value->channel;
   }
   if (m->panels) {
     sfi_low_panel_space(l, &m->kernel, shape);
@@ -82,7 +86,7 @@ static void choose_space(sfi_lowering *l, map *m, sf_value v, const int32_t *fir
     views[n] = &view[n];
     n++;
   }
-  sfi_low_dense_strides(l, shape, view[n].stride);
+  sfi_low_image_strides(l, shape, m->channel, view[n].stride);
   views[n] = &view[n];
   n++;
   for (int32_t i = 0; i < node->n_inputs && m->grouping.n == 0; i++) {
@@ -103,7 +107,7 @@ static void finish(sfi_lowering *l, map *m, sf_value v) {
     m->kernel.operand[0] = sfi_low_set_panel(l, v);
     sfi_low_tile(l, &m->kernel, 2);
   } else {
-    sfi_low_set_row(l, v, sfi_low_temp(l, v, &value->shape, false), &m->grouping);
+    sfi_low_set_image(l, v, m->channel, &m->grouping);
     m->kernel.operand[0] = sfi_low_access(l, &m->kernel, &value->shape, &value->row, &m->grouping);
     sfi_low_tile(l, &m->kernel, m->kernel.rank);
   }

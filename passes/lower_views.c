@@ -10,6 +10,13 @@ void sfi_low_dense_strides(sfi_lowering *l, const sfi_shape *shape, sfi_poly *st
   }
 }
 
+void sfi_low_image_strides(sfi_lowering *l, const sfi_shape *shape, int64_t channel, sfi_poly *stride) {
+  sfi_low_dense_strides(l, shape, stride);
+  if (channel == 0) return;
+  stride[1] = sfi_const(channel);
+  stride[0] = sfi_low_mul(l, shape->dims[1], stride[1]);
+}
+
 bool sfi_low_is_dense(sfi_lowering *l, const sfi_shape *shape, const sfi_view *view) {
   sfi_poly dense[SF_MAX_RANK];
   if (!sfi_is(view->offset, 0)) return false;
@@ -81,6 +88,7 @@ sfi_view sfi_low_dense(sfi_lowering *l, sf_value v) {
   sfi_view row = sfi_low_row(l, v);
   if (sfi_low_is_dense(l, &value->shape, &row)) return row;
   value->row = sfi_low_densify(l, &value->shape, &row);
+  value->channel = 0;
   value->walk.n = 0;
   return value->row;
 }
@@ -127,6 +135,7 @@ void sfi_low_store(sfi_lowering *l, sf_value v, const sfi_view *to) {
 void sfi_low_set_row(sfi_lowering *l, sf_value v, int32_t buffer, const sfi_grouping *walk) {
   sfi_located *value = &l->values[v];
   value->row = (sfi_view){.buffer = buffer};
+  value->channel = 0;
   sfi_low_dense_strides(l, &value->shape, value->row.stride);
   if (walk) value->walk = *walk;
 }
@@ -135,4 +144,20 @@ sfi_access sfi_low_set_panel(sfi_lowering *l, sf_value v) {
   sfi_located *value = &l->values[v];
   value->panel = sfi_low_temp(l, v, &value->shape, true);
   return sfi_low_panel_access(l, value->panel, value->feature);
+}
+
+void sfi_low_set_image(sfi_lowering *l, sf_value v, int64_t channel, const sfi_grouping *walk) {
+  sfi_located *value = &l->values[v];
+  if (channel == 0) {
+    sfi_low_set_row(l, v, sfi_low_temp(l, v, &value->shape, false), walk);
+    return;
+  }
+  const sfi_buffer buffer = {.kind = SFI_BUFFER_TEMP,
+                             .value = v,
+                             .dtype = SF_F32,
+                             .columns = sfi_low_product(l, value->shape.dims, 2),
+                             .features = sfi_const(channel)};
+  sfi_low_set_row(l, v, sfi_low_buffer(l, &buffer), walk);
+  sfi_low_image_strides(l, &value->shape, channel, value->row.stride);
+  value->channel = channel;
 }

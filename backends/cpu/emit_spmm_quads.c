@@ -29,7 +29,8 @@ double sfi_quads_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol)
   double pairs = 6 * d * d * e * e + 4 * d * d * d * e + 2 * d * d * d * d, share = d > 0 ? pairs / (2 * d) : 0;
   double steps = (double)f->nonzeros / SFI_QUAD,
          visits = (double)sfi_quads_blocks(k, plan->target) * (double)k->contract.rows / SFI_QUAD;
-  double step = v > 1 ? v * (share * 1.95 + (1 - share) * 2.5) : 3.5; /* of one vector, positions and values bind */
+  double step =
+      v > 1 ? v * sfi_slots_a_load(k) * (share * 1.95 + (1 - share) * 2.5) : 3.5; /* of one vector, positions and values bind */
   double cycles = steps * step + visits * (v * (f->row_max > f->row_min ? 8 : 5) + 28);
   return sfi_cycles_us(plan->target, sfi_total_columns(k, plan->target, symbol) / (plan->target->lanes * v) * cycles);
 }
