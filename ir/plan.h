@@ -188,6 +188,7 @@ typedef struct sfi_kernel {
     int64_t row_block;    /* rows of one tile of work, a multiple of Mr */
     int64_t column_block; /* columns of one tile of work; PANEL: the panel */
     bool all_t;           /* a tile of work is of all t */
+    sfi_digest pattern;   /* facts->pattern where the code holds it; else 0 */
   } tile;
   double predicted_us; /* on one thread, at the class's bound or a typical extent (sfi_choice_symbol) */
   double measured_us;  /* the same, timed; 0: it was not */

@@ -1,6 +1,6 @@
 /* Canonical text of one kernel: the key under which its code is cached. Everything that the code may depend on is in it and nothing
  * else: no names, no positions, no buffer numbers (operands that share a buffer are told by equal letters), no weight values. What an
- * emitter derives from the facts about zeros and bakes in must be in `tile`. Changing what is written here means new keys for all. */
+ * emitter derives from the facts about zeros and bakes in must be in `tile`, the whole pattern by its digest. Changing what is written here means new keys for all. */
 #include "emitter.h"
 
 static void put_poly(sfi_text *out, sfi_poly p) {
@@ -126,6 +126,12 @@ void sfi_kernel_key(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text *ou
   }
   sfi_text_printf(out, "\ntile %d %d %d %lld %lld %d\n", kernel->tile_dims, kernel->tile.rows, kernel->tile.vectors,
                   (long long)kernel->tile.row_block, (long long)kernel->tile.column_block, kernel->tile.all_t);
+  static const sfi_digest none = {0};
+  if (memcmp(&kernel->tile.pattern, &none, sizeof none) != 0) {
+    char hex[33];
+    sfi_digest_hex(kernel->tile.pattern, hex);
+    sfi_text_printf(out, "pattern %s\n", hex);
+  }
   put_operands(plan, kernel, out);
   put_expr(out, "pre", &kernel->pre);
   put_expr(out, "epilogue", &kernel->epilogue);

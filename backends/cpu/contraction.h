@@ -5,7 +5,7 @@
 
 #include "emission.h"
 
-enum { SFI_VECTORS_MAX = 8, SFI_ROWS_MAX = 16, SFI_ACCUMULATORS_MAX = 48 };
+enum { SFI_VECTORS_MAX = 8, SFI_ROWS_MAX = 32, SFI_ACCUMULATORS_MAX = 48 };
 
 /* V vectors of consecutive columns of X and the points of the output that they make. */
 typedef struct sfi_columns {
@@ -21,6 +21,11 @@ typedef void (*sfi_rows_fn)(sfi_emission *e, const sfi_columns *columns, LLVMVal
 /* The loop over tiles [tile_begin, tile_end) and the columns of each; `rows` is called once for each number of vectors: the register
  * tile's, and those of what can be left behind the last whole tile. */
 void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows);
+/* The same, but block of rows by block of rows, each over all columns of the tiles before the next. */
+void sfi_contraction_row_blocks(sfi_emission *e, sfi_rows_fn rows);
+/* Cuts the tiles into chunks, each of `columns` blocks of columns with all their rows, and calls `walk` with tile_begin and tile_end
+ * those of a chunk. */
+void sfi_contraction_chunks(sfi_emission *e, int64_t columns, void (*walk)(sfi_emission *e));
 
 /* Columns in flattened order that all tiles of one t walk: J, or for a convolution the image rows with their dead columns. */
 int64_t sfi_flat_columns(const sfi_kernel *kernel); /* -1: symbolic */

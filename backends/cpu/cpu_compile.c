@@ -99,7 +99,13 @@ sf_status sfi_cpu_compile(const sfi_plan *plan, const sfi_kernel *kernel, sfi_fo
   const sfi_target *t = plan->target;
 
   sfi_cpu_initialize();
-  sfi_emission e = {.target = t, .plan = plan, .kernel = kernel, .lanes = t->lanes, .context = LLVMContextCreate()};
+  sfi_emission e = {.target = t,
+                    .plan = plan,
+                    .kernel = kernel,
+                    .allocator = allocator,
+                    .diag = diag,
+                    .lanes = t->lanes,
+                    .context = LLVMContextCreate()};
   LLVMContextSetDiagnosticHandler(e.context, on_diagnostic, &r);
   e.module = LLVMModuleCreateWithNameInContext(SFI_KERNEL_SYMBOL, e.context);
   e.builder = LLVMCreateBuilderInContext(e.context);

@@ -171,18 +171,25 @@ static uint32_t tail_vectors(const sfi_kernel *k, int64_t lanes, bool *exact) {
   return tails & any;
 }
 
-void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows) {
+static LLVMValueRef row_block_count(sfi_emission *e) {
+  const sfi_kernel *k = e->kernel;
+  LLVMValueRef m = sfi_poly_value(e, k->contract.row_count);
+  return LLVMBuildUDiv(e->builder, sfi_addi(e, m, sfi_i64(e, k->tile.row_block - 1)), sfi_i64(e, k->tile.row_block), "");
+}
+
+/* Tiles from `first` on, as many `apart` as said. */
+static void tiles(sfi_emission *e, LLVMValueRef first, LLVMValueRef apart, sfi_rows_fn rows) {
   const sfi_kernel *k = e->kernel;
   LLVMValueRef one = sfi_i64(e, 1), m = sfi_poly_value(e, k->contract.row_count);
   LLVMValueRef row_block = sfi_i64(e, k->tile.row_block), column_block = sfi_i64(e, k->tile.column_block);
   LLVMValueRef j = sfi_extent_value(e, k->extent[2]);
-  LLVMValueRef row_blocks = LLVMBuildUDiv(e->builder, sfi_addi(e, m, sfi_i64(e, k->tile.row_block - 1)), row_block, "");
+  LLVMValueRef row_blocks = row_block_count(e);
   LLVMValueRef column_blocks =
       is_panel(k) ? one : LLVMBuildUDiv(e->builder, sfi_addi(e, j, sfi_i64(e, k->tile.column_block - 1)), column_block, "");
   LLVMValueRef step = sfi_i64(e, (int64_t)k->tile.vectors * e->lanes);
 
   sfi_loop tile;
-  sfi_loop_begin(e, &tile, e->tile_begin, e->tile_end, one, NULL, 0);
+  sfi_loop_begin(e, &tile, first, e->tile_end, apart, NULL, 0);
   LLVMValueRef block = LLVMBuildUDiv(e->builder, tile.index, row_blocks, "");
   LLVMValueRef row_begin = sfi_muli(e, LLVMBuildURem(e->builder, tile.index, row_blocks, ""), row_block);
   LLVMValueRef row_end = sfi_mini(e, sfi_addi(e, row_begin, row_block), m);
@@ -222,6 +229,30 @@ void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows) {
     sfi_if_end(e, &tail, NULL, NULL, NULL, 0);
   }
   sfi_loop_end(e, &tile, NULL);
+}
+
+void sfi_contraction_tiles(sfi_emission *e, sfi_rows_fn rows) {
+  tiles(e, e->tile_begin, sfi_i64(e, 1), rows);
+}
+
+void sfi_contraction_row_blocks(sfi_emission *e, sfi_rows_fn rows) {
+  LLVMValueRef count = row_block_count(e), end = sfi_mini(e, sfi_addi(e, e->tile_begin, count), e->tile_end);
+  sfi_loop first;
+  sfi_loop_begin(e, &first, e->tile_begin, end, sfi_i64(e, 1), NULL, 0);
+  tiles(e, first.index, count, rows);
+  sfi_loop_end(e, &first, NULL);
+}
+
+void sfi_contraction_chunks(sfi_emission *e, int64_t columns, void (*walk)(sfi_emission *e)) {
+  LLVMValueRef begin = e->tile_begin, end = e->tile_end, chunk = sfi_muli(e, row_block_count(e), sfi_i64(e, columns));
+  sfi_loop loop;
+  sfi_loop_begin(e, &loop, begin, end, chunk, NULL, 0);
+  e->tile_begin = loop.index;
+  e->tile_end = sfi_mini(e, sfi_addi(e, loop.index, chunk), end);
+  walk(e);
+  sfi_loop_end(e, &loop, NULL);
+  e->tile_begin = begin;
+  e->tile_end = end;
 }
 
 static void store_rows(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count, const LLVMValueRef *acc,

@@ -13,6 +13,9 @@ typedef struct sfi_emission {
   const sfi_target *target;
   const sfi_plan *plan;
   const sfi_kernel *kernel;
+  const sf_allocator *allocator;
+  sfi_diag *diag;
+  void *own; /* the emitter's, for its callbacks */
   LLVMContextRef context;
   LLVMModuleRef module;
   LLVMBuilderRef builder;

@@ -144,6 +144,52 @@ START_TEST(other_weights) {
 }
 END_TEST
 
+/* y = x W by the emitter with the pattern in its code. W[70, 45] has a nonzero where (row + column) % 7 == at, or next to it. */
+static sf_program *compile_baked(sf_context *context, int at, float scale) {
+  static float w[70 * 45];
+  sf_graph *graph;
+  sf_program *program;
+  sf_compile_options options;
+  SF_INIT(&options);
+  options.emitter = "spmm-baked";
+  options.isa = SF_ISA_AVX512;
+  for (int i = 0; i < 70 * 45; i++) w[i] = (i / 45 + i % 45) % 7 == at || i % 11 == 0 ? scale * (float)(1 + i % 13) : 0;
+  ck_assert_int_eq(sf_graph_create(context, "layer", &graph), SF_OK);
+  sf_value x = sf_graph_input(graph, "x", SF_F32, 2, DIMS(20, 70));
+  sf_value y = sf_graph_weight(graph, NULL, SF_F32, 2, DIMS(70, 45), w, SF_COPY);
+  sf_graph_output(graph, "y", sf_matmul(graph, x, y, false, false));
+  ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
+  tensors t;
+  tensors_make(graph, 1, 3, &t);
+  ck_assert_int_eq(run_tensors(program, &t), SF_OK);
+  check_against_reference(graph, 1, &t);
+  tensors_free(&t);
+  sf_graph_release(graph);
+  return program;
+}
+static const sfi_loaded *baked_kernel(const sf_program *program) {
+  const sfi_class *class = &program->classes[0];
+  for (size_t k = 0; k < class->plan.n_kernels; k++)
+    if (strcmp(class->plan.kernels[k].emitter->name, "spmm-baked") == 0) return &class->loaded[k];
+  return NULL;
+}
+
+/* Weights of one pattern share its code, whatever their values; another pattern of the same shape has its own. */
+START_TEST(baked_patterns) {
+  sf_context *context = plain_context(1);
+  if (sfi_target_runs(SF_ISA_AVX512) && compiles(context)) {
+    sf_program *program[] = {compile_baked(context, 2, 1), compile_baked(context, 2, -0.25f), compile_baked(context, 3, 1)};
+    const sfi_loaded *kernel[SFI_COUNT(program)];
+    for (size_t i = 0; i < SFI_COUNT(program); i++) ck_assert_ptr_nonnull(kernel[i] = baked_kernel(program[i]));
+    ck_assert_ptr_eq(kernel[0]->code, kernel[1]->code);
+    ck_assert_ptr_ne(kernel[0]->packed, kernel[1]->packed);
+    ck_assert_ptr_ne(kernel[0]->code, kernel[2]->code);
+    for (size_t i = 0; i < SFI_COUNT(program); i++) sf_program_release(program[i]);
+  }
+  sf_context_release(context);
+}
+END_TEST
+
 /* Flips a byte in the middle of every entry. */
 static int damage(const char *folder) {
   DIR *stream = opendir(folder);
@@ -283,6 +329,7 @@ int main(void) {
   tcase_add_loop_test(cases, second_start, 0, NETWORKS);
   tcase_add_test(cases, shared_in_a_context);
   tcase_add_loop_test(cases, other_weights, 1, 3);
+  tcase_add_test(cases, baked_patterns);
   tcase_add_loop_test(cases, damaged_entries, 0, 3);
   tcase_add_test(cases, freeze);
   tcase_add_test(cases, no_cache);

@@ -288,6 +288,9 @@ static void change_column_block(sfi_kernel *k) {
 static void change_all_t(sfi_kernel *k) {
   k->tile.all_t = true;
 }
+static void change_pattern(sfi_kernel *k) {
+  k->tile.pattern = k->contract.facts->pattern;
+}
 static void change_owner(sfi_kernel *k) {
   buffer_of(k, 1)->kind = SFI_BUFFER_INPUT;
 }
@@ -308,9 +311,9 @@ static void change_anchor(sfi_kernel *k) {
 }
 
 static void (*const changes[])(sfi_kernel *) = {
-    change_extent,  change_ragged,  change_stride,    change_offset,       change_step,  change_constant,
-    change_rows,    change_vectors, change_row_block, change_column_block, change_all_t, change_owner,
-    change_sharing, change_depth,   change_groups,    change_pitch,        change_anchor};
+    change_extent, change_ragged,  change_stride,    change_offset,       change_step,  change_constant,
+    change_rows,   change_vectors, change_row_block, change_column_block, change_all_t, change_pattern,
+    change_owner,  change_sharing, change_depth,     change_groups,       change_pitch, change_anchor};
 
 START_TEST(keys_change) {
   start(DENSE, SF_ISA_AVX512, 2, INT64_MAX);
