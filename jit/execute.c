@@ -113,12 +113,32 @@ static void run_alone(sf_context *context, const work *w, size_t n) {
 }
 
 #if defined(_OPENMP)
-/* One region a run. All chunks of all kernels are numbered in order, and threads draw numbers: whoever comes first does the work, and a
- * thread that the system keeps away holds up nothing but the chunk it has begun. A chunk waits until all of the kernels before its own
- * are done. A host's own region around this call makes ours a team of one or more: whatever its size, it works the same. */
+/* One region a run. The chunks of each kernel are cut into as many ranges as there are threads, and each thread first takes those of its
+ * own range, in order, and then what is left in others': the parts of a tensor that a thread has written it mostly reads again, where they
+ * lie in its own cache. Whoever comes first does the work, and a thread that the system keeps away holds up nothing but the chunk it has
+ * begun. All chunks of a kernel are done before one of the next begins. A host's own region around this call makes ours a team of one or
+ * more: whatever its size, it works the same. */
+enum { RANGES_MAX = 16, LINE = 64 };
+
+typedef struct range {
+  _Alignas(LINE) atomic_llong taken; /* of its chunks of all kernels, in order */
+} range;
+
 typedef struct region {
-  atomic_llong drawn, done;
+  range ranges[RANGES_MAX];
+  int32_t n_ranges;
+  _Alignas(LINE) atomic_llong done; /* chunks of all kernels */
 } region;
+
+/* Takes the next chunk of a range below `end`; its number, -1 where none is left. */
+static int64_t take(range *r, int64_t end) {
+  long long number = atomic_load_explicit(&r->taken, memory_order_relaxed);
+  while (number < end) {
+    if (atomic_compare_exchange_weak_explicit(&r->taken, &number, number + 1, memory_order_relaxed, memory_order_relaxed))
+      return number;
+  }
+  return -1;
+}
 
 /* Waits for others' chunks: briefly awake, then giving way. */
 static void wait_for(const atomic_llong *done, int64_t count) {
@@ -132,21 +152,25 @@ static void wait_for(const atomic_llong *done, int64_t count) {
 }
 
 static void run_region(sf_context *context, const work *w, size_t n) {
-  const sfi_launch *launches = w->launches;
-  region r;
-  atomic_init(&r.drawn, 0);
+  region r = {.n_ranges = (int32_t)sfi_min(context->threads, RANGES_MAX)};
   atomic_init(&r.done, 0);
+  for (int32_t i = 0; i < r.n_ranges; i++) atomic_init(&r.ranges[i].taken, 0);
 #pragma omp parallel num_threads(context->threads)
   {
-    int64_t before = 0; /* chunks of the kernels before launches[k] */
-    size_t k = 0;
-    for (;;) {
-      const int64_t number = atomic_fetch_add_explicit(&r.drawn, 1, memory_order_relaxed);
-      while (k < n && number >= before + launches[k].chunks) before += launches[k++].chunks;
-      if (k == n) break;
+    int64_t before = 0, end[RANGES_MAX] = {0}; /* chunks of the kernels before this one; of each range, this one's included */
+    for (size_t k = 0; k < n; k++) {
+      const int64_t chunks = w->launches[k].chunks;
+      for (int32_t i = 0; i < r.n_ranges; i++) end[i] += cut(chunks, i + 1, r.n_ranges) - cut(chunks, i, r.n_ranges);
+      for (int32_t i = 0; i < r.n_ranges; i++) {
+        const int32_t at = (omp_get_thread_num() + i) % r.n_ranges;
+        for (int64_t number; (number = take(&r.ranges[at], end[at])) >= 0;) {
+          const int64_t chunk = cut(chunks, at + 1, r.n_ranges) - (end[at] - number);
+          run_chunk(w, k, chunk, before + chunk);
+          atomic_fetch_add_explicit(&r.done, 1, memory_order_release);
+        }
+      }
+      before += chunks;
       wait_for(&r.done, before);
-      run_chunk(w, k, number - before, number);
-      atomic_fetch_add_explicit(&r.done, 1, memory_order_release);
     }
   }
 }

@@ -24,12 +24,12 @@ double sfi_normalize_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t sym
 
 /* ---- one line ------------------------------------------------------------------------------------------------------ */
 
-typedef enum line_op { LINE_SUM, LINE_MAX, LINE_SUM_EXP, LINE_SUM_SQUARE } line_op;
+typedef enum line_op { LINE_SUM, LINE_MAX, LINE_SUM_EXP } line_op;
 
 /* A pass over the line at a point: f(pre) summed or its maximum taken. */
 typedef struct line {
   line_op op;
-  LLVMValueRef minus; /* SUM_EXP, SUM_SQUARE: subtracted first; vector or scalar as the point */
+  LLVMValueRef minus; /* SUM_EXP: subtracted first; vector or scalar as the point */
   bool along;         /* lanes run along the line */
 } line;
 
@@ -50,10 +50,17 @@ static void line_step(sfi_emission *e, const sfi_point *point, LLVMValueRef *car
     next = largest(e, carried[0], v);
   } else {
     v = LLVMBuildFPExt(e->builder, v, LLVMTypeOf(carried[0]), "");
-    if (l->op == LINE_SUM_SQUARE) v = LLVMBuildFMul(e->builder, v, v, "");
     next = LLVMBuildFAdd(e->builder, carried[0], v, "");
   }
   carried[0] = l->along && point->mask ? LLVMBuildSelect(e->builder, point->mask, next, carried[0], "") : next;
+}
+
+static LLVMValueRef sum_of_lanes(sfi_emission *e, LLVMValueRef v) {
+  LLVMTypeRef type = LLVMTypeOf(v);
+  LLVMValueRef none = LLVMConstReal(LLVMDoubleTypeInContext(e->context), -0.0);
+  v = sfi_intrinsic(e, "llvm.vector.reduce.fadd", &type, 1, (LLVMValueRef[]){none, v}, 2);
+  LLVMSetFastMathFlags(v, LLVMFastMathAllowReassoc);
+  return v;
 }
 
 /* The pass's result at `point`: a scalar where lanes run along the line or points are single, else one result a lane. Sums are in fp64:
@@ -68,10 +75,7 @@ static LLVMValueRef line_value(sfi_emission *e, const sfi_point *point, int32_t 
   sfi_inner_walk(e, point, first, dims, extent, l.along, &carried, 1, line_step, &l);
   LLVMTypeRef type = LLVMTypeOf(carried);
   if (l.op == LINE_MAX) return l.along ? sfi_intrinsic(e, "llvm.vector.reduce.fmaximum", &type, 1, &carried, 1) : carried;
-  if (l.along) {
-    carried = sfi_intrinsic(e, "llvm.vector.reduce.fadd", &type, 1, (LLVMValueRef[]){LLVMConstReal(f64, -0.0), carried}, 2);
-    LLVMSetFastMathFlags(carried, LLVMFastMathAllowReassoc);
-  }
+  if (l.along) carried = sum_of_lanes(e, carried);
   return LLVMBuildFPTrunc(e->builder, carried, point->vector && !l.along ? e->vec : e->f32, "");
 }
 
@@ -146,20 +150,122 @@ static void softmax_body(sfi_emission *e, const sfi_point *point) {
   sfi_inner_walk(e, point, k->axis, 1, extent, along, NULL, 0, finish_step, &f);
 }
 
+/* Sum and sum of squares of a line, carried in fp64: the square of an fp32 number is exact there, and what cancels when the square of the
+ * mean is taken off is far below fp32's own error of the mean. One pass instead of two. */
+static void add_moments(sfi_emission *e, LLVMValueRef v, LLVMValueRef *sum, LLVMValueRef *squares) {
+  v = LLVMBuildFPExt(e->builder, v, LLVMTypeOf(*sum), "");
+  *sum = LLVMBuildFAdd(e->builder, *sum, v, "");
+  *squares = sfi_fma(e, v, v, *squares);
+}
+
+static void moments_step(sfi_emission *e, const sfi_point *point, LLVMValueRef *carried, void *user) {
+  const bool *along = user;
+  LLVMValueRef next[2] = {carried[0], carried[1]};
+  add_moments(e, sfi_expr_value(e, &e->kernel->pre, point, NULL), &next[0], &next[1]);
+  for (int i = 0; i < 2; i++)
+    carried[i] = *along && point->mask ? LLVMBuildSelect(e->builder, point->mask, next[i], carried[i], "") : next[i];
+}
+
+/* What the last pass needs of a line of n elements: the mean, and 1 / sqrt(variance + eps). In fp64, as variances of fp32 numbers may be
+ * beyond fp32. */
+static finish normal_of(sfi_emission *e, LLVMValueRef sum, LLVMValueRef squares, LLVMTypeRef narrow) {
+  const sfi_kernel *k = e->kernel;
+  LLVMTypeRef type = LLVMTypeOf(sum), f64 = LLVMDoubleTypeInContext(e->context);
+  LLVMValueRef count = LLVMBuildSIToFP(e->builder, sfi_extent_value(e, k->extent[k->axis]), f64, ""),
+               eps = LLVMConstReal(f64, k->eps), one = LLVMConstReal(f64, 1);
+  if (LLVMGetTypeKind(type) == LLVMVectorTypeKind) count = sfi_splat(e, count), eps = sfi_splat(e, eps), one = sfi_splat(e, one);
+  LLVMValueRef mean = LLVMBuildFDiv(e->builder, sum, count, ""), zero = LLVMConstNull(type);
+  LLVMValueRef variance = sfi_fma(e, LLVMBuildFNeg(e->builder, mean, ""), sum, squares);
+  LLVMValueRef below = LLVMBuildFCmp(e->builder, LLVMRealOLT, variance, zero, ""); /* by rounding */
+  variance = LLVMBuildFDiv(e->builder, LLVMBuildSelect(e->builder, below, zero, variance, ""), count, "");
+  LLVMValueRef raised = LLVMBuildFAdd(e->builder, variance, eps, "");
+  LLVMValueRef deviation = sfi_intrinsic(e, "llvm.sqrt", &type, 1, &raised, 1);
+  return (finish){.minus = LLVMBuildFPTrunc(e->builder, mean, narrow, ""),
+                  .times = LLVMBuildFPTrunc(e->builder, LLVMBuildFDiv(e->builder, one, deviation, ""), narrow, "")};
+}
+
 static void normalize_body(sfi_emission *e, const sfi_point *point) {
   const sfi_kernel *k = e->kernel;
   const sfi_extent *extent = &k->extent[k->axis];
-  bool along = axis_along(k);
-  LLVMValueRef n = LLVMBuildSIToFP(e->builder, sfi_extent_value(e, *extent), e->f32, "");
-  if (point->vector) n = sfi_splat(e, n);
-  LLVMValueRef mean = line_value(e, point, k->axis, 1, extent, (line){.op = LINE_SUM, .along = along});
-  mean = LLVMBuildFDiv(e->builder, mean, n, "");
-  LLVMValueRef variance = line_value(e, point, k->axis, 1, extent, (line){.op = LINE_SUM_SQUARE, .minus = mean, .along = along});
-  variance = LLVMBuildFAdd(e->builder, LLVMBuildFDiv(e->builder, variance, n, ""), like(e, point, k->eps), "");
-  finish f = {.minus = mean,
-              .times = LLVMBuildFDiv(e->builder, like(e, point, 1), sfi_elementwise(e, SF_OP_SQRT, variance, NULL), "")};
+  bool along = axis_along(k), vector = along || point->vector;
+  LLVMTypeRef f64 = LLVMDoubleTypeInContext(e->context), wide = vector ? LLVMVectorType(f64, (unsigned)e->lanes) : f64;
+  LLVMValueRef moments[2] = {LLVMConstNull(wide), LLVMConstNull(wide)};
+  sfi_inner_walk(e, point, k->axis, 1, extent, along, moments, 2, moments_step, &along);
+  for (int i = 0; along && i < 2; i++) moments[i] = sum_of_lanes(e, moments[i]);
+  finish f = normal_of(e, moments[0], moments[1], point->vector && !along ? e->vec : e->f32);
   if (along) f.minus = sfi_splat(e, f.minus), f.times = sfi_splat(e, f.times);
   sfi_inner_walk(e, point, k->axis, 1, extent, along, NULL, 0, finish_step, &f);
+}
+
+/* ---- normalize in panels ------------------------------------------------------------------------------------------- */
+
+enum {
+  SETS = 4
+}; /* of sums in flight, which hide the latency of additions: of vectors of columns, or of features where these are few */
+
+/* A panel [feature][column] at once: features in the order of memory, its columns in so many vectors. */
+typedef struct panel {
+  int32_t vectors;
+  sfi_point at[SETS];
+} panel;
+
+static void panel_feature(sfi_emission *e, panel *p, LLVMValueRef feature) {
+  for (int32_t v = 0; v < p->vectors; v++) p->at[v].index[e->kernel->axis] = feature;
+}
+
+/* Moments of all columns: those of feature f go to set f % sets. moments: the sums of each vector, then the sums of squares. */
+static void panel_moments(sfi_emission *e, panel *p, int64_t features, LLVMValueRef *moments) {
+  const int32_t each = 2 * p->vectors, sets = SETS / p->vectors, count = each * sets;
+  const int64_t whole = features / sets * sets;
+  LLVMValueRef next[4 * SETS];
+  for (int32_t i = 0; i < count; i++)
+    next[i] = LLVMConstNull(LLVMVectorType(LLVMDoubleTypeInContext(e->context), (unsigned)e->lanes));
+  sfi_loop loop;
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_i64(e, whole), sfi_i64(e, sets), next, (unsigned)count);
+  for (int32_t i = 0; i < count; i++) next[i] = loop.carried[i];
+  for (int32_t s = 0; s < sets; s++) {
+    panel_feature(e, p, sfi_addi(e, loop.index, sfi_i64(e, s)));
+    for (int32_t v = 0; v < p->vectors; v++)
+      add_moments(e, sfi_expr_value(e, &e->kernel->pre, &p->at[v], NULL), &next[s * each + v], &next[s * each + p->vectors + v]);
+  }
+  sfi_loop_end(e, &loop, next);
+  for (int64_t f = whole; f < features; f++) {
+    LLVMValueRef *set = loop.carried + (f - whole) * each;
+    panel_feature(e, p, sfi_i64(e, f));
+    for (int32_t v = 0; v < p->vectors; v++)
+      add_moments(e, sfi_expr_value(e, &e->kernel->pre, &p->at[v], NULL), &set[v], &set[p->vectors + v]);
+  }
+  for (int32_t i = 0; i < each; i++) {
+    moments[i] = loop.carried[i];
+    for (int32_t s = 1; s < sets; s++) moments[i] = LLVMBuildFAdd(e->builder, moments[i], loop.carried[s * each + i], "");
+  }
+}
+
+static void normalize_panel(sfi_emission *e, LLVMValueRef t) {
+  const sfi_kernel *k = e->kernel;
+  const int64_t features = k->extent[k->axis].of.c[0];
+  panel p = {.vectors = (int32_t)(k->ragged.width / e->lanes)};
+  LLVMValueRef moments[2 * SETS];
+  finish f[SETS];
+  for (int32_t v = 0; v < p.vectors; v++) {
+    LLVMValueRef lane = sfi_i64(e, (int64_t)v * e->lanes), column = sfi_addi(e, sfi_muli(e, t, sfi_i64(e, k->ragged.width)), lane);
+    p.at[v] = (sfi_point){.index = {t, NULL, lane}, .rank = 3, .vector = true, .vector_dim = 2};
+    p.at[v].mask = sfi_mask_below(e, column, sfi_poly_value(e, k->ragged.columns));
+  }
+  panel_moments(e, &p, features, moments);
+  for (int32_t v = 0; v < p.vectors; v++) f[v] = normal_of(e, moments[v], moments[p.vectors + v], e->vec);
+  sfi_loop loop;
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_i64(e, features), sfi_i64(e, 1), NULL, 0);
+  panel_feature(e, &p, loop.index);
+  for (int32_t v = 0; v < p.vectors; v++) finish_step(e, &p.at[v], NULL, &f[v]);
+  sfi_loop_end(e, &loop, NULL);
+}
+
+/* Space (panel, feature, lane) with the panel as the tile. */
+static bool by_panels(const sfi_emission *e) {
+  const sfi_kernel *k = e->kernel;
+  return sfi_writes_panels(e) && k->rank == 3 && k->axis == 1 && k->tile_dims == 1 && k->ragged.panel == 0 &&
+         sfi_is_const(k->extent[1].of) && k->ragged.width / e->lanes <= SETS;
 }
 
 sf_status sfi_softmax_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
@@ -169,6 +275,13 @@ sf_status sfi_softmax_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan 
 }
 sf_status sfi_normalize_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
   (void)plan;
-  sfi_space_walk(e, !axis_along(k), k->axis, normalize_body);
+  if (!by_panels(e)) {
+    sfi_space_walk(e, !axis_along(k), k->axis, normalize_body);
+    return SF_OK;
+  }
+  sfi_loop tiles;
+  sfi_loop_begin(e, &tiles, e->tile_begin, e->tile_end, sfi_i64(e, 1), NULL, 0);
+  normalize_panel(e, tiles.index);
+  sfi_loop_end(e, &tiles, NULL);
   return SF_OK;
 }
