@@ -91,7 +91,7 @@ static void dense_panel(sfi_emission *e, const sfi_few *few, LLVMValueRef panel)
   dense_sums(e, few, w, true, exact);
   sfi_if_end(e, &again, exact, sum, sum, (unsigned)count);
   for (int32_t r = 0; r < vectors; r++)
-    sfi_few_store(e, few, sfi_addi(e, row, sfi_i64(e, (int64_t)r * e->lanes)), NULL, sum + r * few->n);
+    sfi_few_store(e, few, sfi_addi(e, row, sfi_i64(e, (int64_t)r * e->lanes)), sum + r * few->n);
 }
 sf_status sfi_gemv_dense_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
   (void)k, (void)plan;

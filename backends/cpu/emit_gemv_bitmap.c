@@ -128,7 +128,7 @@ static void bitmap_panel(sfi_emission *e, const sfi_few *few, LLVMValueRef panel
   }
   for (int32_t i = 0; i < count && sets > 1; i++) carried[i] = LLVMBuildFAdd(e->builder, carried[i], carried[count + i], "");
   LLVMValueRef row = sfi_muli(e, panel, sfi_i64(e, ROWS));
-  for (int32_t h = 0; h < HALVES; h++) sfi_few_store(e, few, sfi_addi(e, row, sfi_i64(e, h * L)), NULL, carried + h * few->n);
+  for (int32_t h = 0; h < HALVES; h++) sfi_few_store(e, few, sfi_addi(e, row, sfi_i64(e, h * L)), carried + h * few->n);
 }
 
 sf_status sfi_gemv_bitmap_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {

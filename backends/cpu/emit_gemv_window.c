@@ -1,27 +1,30 @@
 /* "gemv-window": sparse matrix times few columns, for weights that stay in a cache. Lanes run along 16 rows of W; a SLOT gives each of them
  * its next nonzero inside one window of 32 consecutive x, which two loads and one two-table permute fetch for all lanes at once: no
- * gather, no branch. A VISIT of a window takes two slots, four for three and more columns, with the same two loads. Lanes without a nonzero
- * in the window idle, with a value of 0.
+ * gather, no branch. A VISIT of a window takes two slots with the same two loads: one would be bound by loads, with four more lanes are
+ * without a nonzero in the window and idle, with a value of 0.
  *
- * Rows are sorted by their number of nonzeros, so that the rows of a panel run out together, and panels are dealt from both ends, so that
- * any run of panels is a fair share. As idle lanes multiply 0 by x, a panel whose sums hold a NaN is computed again with those lanes
- * masked off (emit_gemm.c explains).
+ * The rows of a BLOCK are sorted by their number of nonzeros, so that the 16 rows of a panel run out together, and their sums are
+ * brought back into the order of the rows by permutes: a scatter costs 25 cycles a vector. As idle lanes multiply 0 by x, a panel whose
+ * sums hold a NaN is computed again with those lanes masked off (emit_gemm.c explains).
  *
- * Packed W: header | visits of panels | rows | windows | lanes | values
+ * Packed W: header | visits of panels | places | windows | lanes | values
  *   header: int64 byte offset of each section;  panels: uint32 [panels + 1], first visit
- *   rows: int32 [panel][16], row of each lane, -1 for none;  windows: uint16 [visit], first x
+ *   places: uint8 [row], of panels * 16, where among its block's sorted rows each is;  windows: uint16 [visit], first x
  *   lanes: uint8 [visit][slot][16], index in the window;  values: float [visit][slot][16] */
 #include "emitters.h"
 #include "few.h"
 
 #include <stdlib.h>
 
-enum { PANELS, ROWS, WINDOWS, LANES, VALUES, SECTIONS };
-enum { L = 16, WINDOW = 32, SLOTS_MAX = 4 };
+enum { PANELS, PLACES, WINDOWS, LANES, VALUES, SECTIONS };
+enum { L = 16, WINDOW = 32, SLOTS = 2, PANELS_MAX = 8 };
 
-/* Of a visit. More share the loads of x, and idle more. */
-static int32_t slots_of(const sfi_kernel *k) {
-  return k->tile.vectors > 2 ? SLOTS_MAX : 2;
+/* Of a block, a power of two. More sort better, and take more permutes. Few rows are better cut into more tiles. */
+static int32_t panels_of(const sfi_kernel *k) {
+  return k->contract.rows >= 1024 ? PANELS_MAX : 4;
+}
+static int64_t panel_count(const sfi_kernel *k) {
+  return sfi_few_panels(k) * panels_of(k);
 }
 
 sfi_refusal sfi_gemv_window_accept(sfi_kernel *k, const sfi_plan *plan) {
@@ -30,21 +33,19 @@ sfi_refusal sfi_gemv_window_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (k->contract.groups > 1) return SFI_REFUSE_GROUPS;
   if (k->contract.depth.c[0] < WINDOW) return SFI_REFUSE_FEW_COLUMNS;
   if (k->contract.depth.c[0] - WINDOW > UINT16_MAX || k->contract.facts->nonzeros > INT32_MAX) return SFI_REFUSE_OFFSETS_TOO_LARGE;
-  return sfi_few_accept(k, plan, SFI_FEW_MAX, L, 0);
+  return sfi_few_accept(k, plan, SFI_FEW_MAX, L * panels_of(k), 0);
 }
 
 /* Lanes of all slots, at work or idle: idle ones are about as many a window, whatever the density. Fitted to magnitude-pruned layers of
  * 50 to 98 % zeros. */
-static double lanes_of(const sfi_kernel *k, int32_t slots) {
-  return (double)k->contract.facts->nonzeros +
-         (double)k->contract.rows * (double)k->contract.depth.c[0] / WINDOW * (0.9 + 0.45 * slots);
+static double lanes_of(const sfi_kernel *k) {
+  return (double)k->contract.facts->nonzeros + (double)k->contract.rows * (double)k->contract.depth.c[0] / WINDOW * 1.8;
 }
 
-/* Measured on Zen 5: a permute and a multiply-add a column and slot, beside the loads; a panel pays its exit and a scatter a column. */
+/* Measured on Zen 5: a permute and a multiply-add a column and slot, beside the loads; a panel pays its exit and the permutes. */
 double sfi_gemv_window_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
-  int32_t visit = slots_of(k);
-  double n = sfi_few_columns(k, symbol), slots = lanes_of(k, visit) / L, panels = (double)sfi_few_panels(k);
-  return sfi_few_us(plan, 1.05 * slots * (L * 5 + 2.0 / visit), slots * (n > 2 ? 0.2 + n : 1.2 + n) + panels * (10 + 12 * n));
+  double n = sfi_few_columns(k, symbol), slots = lanes_of(k) / L, panels = (double)panel_count(k);
+  return sfi_few_us(plan, 1.05 * slots * (L * 5 + 2.0 / SLOTS), slots * (n > 2 ? 0.2 + n : 1.2 + n) + panels * (10 + 6 * n));
 }
 
 /* ---- packing ------------------------------------------------------------------------------------------------------- */
@@ -68,7 +69,7 @@ static int64_t pack_panel(const packer *p, const int32_t rows[L], uint8_t *out, 
     first = sfi_min(first / L * L, depth - WINDOW);
     uint16_t window = (uint16_t)first;
     if (out) memcpy(out + offset[WINDOWS] + (visit + count) * 2, &window, 2);
-    for (int64_t slot = (visit + count) * slots_of(p->k), end = slot + slots_of(p->k); slot < end; slot++) {
+    for (int64_t slot = (visit + count) * SLOTS, end = slot + SLOTS; slot < end; slot++) {
       uint8_t lane[L] = {0};
       float value[L] = {0};
       for (int i = 0; i < L; i++) {
@@ -90,28 +91,34 @@ static int falling(const void *a, const void *b) {
   return (x < y) - (x > y);
 }
 
-/* Rows by falling number of nonzeros, equal ones in order, then panels from both ends in turn. key: panels * L entries of scratch. */
-static void order_rows(const packer *p, int32_t *row, int64_t *key) {
-  int64_t rows = p->k->contract.rows, panels = sfi_ceil_div(rows, L);
-  for (int64_t r = 0; r < panels * L; r++) key[r] = r < rows ? ((p->start[r + 1] - p->start[r] + 1) << 32) - r : 0;
-  qsort(key, (size_t)(panels * L), sizeof *key, falling);
-  for (int64_t i = 0; i < panels; i++)
-    for (int64_t lane = 0; lane < L; lane++) {
-      int64_t from = key[(i % 2 ? panels - 1 - i / 2 : i / 2) * L + lane];
-      row[i * L + lane] = from ? (int32_t)(-from & 0xffffffff) : -1;
+/* The rows of each block by falling number of nonzeros, equal ones in order; rows past the last one are -1. place: of each row. */
+static void order_rows(const packer *p, int32_t *row, uint8_t *place) {
+  int64_t rows = p->k->contract.rows, block = p->k->tile.rows, key[L * PANELS_MAX];
+  for (int64_t begin = 0; begin < rows; begin += block) {
+    for (int64_t i = 0; i < block; i++) {
+      int64_t r = begin + i, count = r < rows ? p->start[r + 1] - p->start[r] : -1;
+      key[i] = (count << 8) + block - 1 - i;
     }
+    qsort(key, (size_t)block, sizeof *key, falling);
+    for (int64_t i = 0; i < block; i++) {
+      int64_t from = block - 1 - (key[i] & 0xff);
+      row[begin + i] = begin + from < rows ? (int32_t)(begin + from) : -1;
+      place[begin + from] = (uint8_t)i;
+    }
+  }
 }
 
 sf_status sfi_gemv_window_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_allocator *allocator, sfi_diag *diag,
                                sfi_blob *out) {
   (void)plan;
-  int64_t rows = k->contract.rows, panels = sfi_ceil_div(rows, L), nonzeros = k->contract.facts->nonzeros, n = 0, visits = 0;
+  int64_t rows = k->contract.rows, panels = panel_count(k), nonzeros = k->contract.facts->nonzeros, n = 0, visits = 0;
   size_t start_bytes = (size_t)(rows + 1) * sizeof(int64_t), column_bytes = (size_t)(nonzeros + 1) * sizeof(int32_t);
-  size_t row_bytes = (size_t)(panels * L) * sizeof(int32_t), key_bytes = (size_t)(panels * L) * sizeof(int64_t);
-  int64_t *start = sfi_alloc(allocator, start_bytes), *key = sfi_alloc(allocator, key_bytes);
+  size_t row_bytes = (size_t)(panels * L) * sizeof(int32_t), place_bytes = (size_t)(panels * L);
+  int64_t *start = sfi_alloc(allocator, start_bytes);
   int32_t *column = sfi_alloc(allocator, column_bytes), *row = sfi_alloc(allocator, row_bytes);
+  uint8_t *place = sfi_alloc(allocator, place_bytes);
   sf_status st = SF_OK;
-  if (!start || !key || !column || !row) {
+  if (!start || !place || !column || !row) {
     st = sfi_fail_memory(diag);
     goto done;
   }
@@ -122,12 +129,12 @@ sf_status sfi_gemv_window_pack(const sfi_kernel *k, const sfi_plan *plan, const 
   }
   start[rows] = n;
   packer p = {k, start, column};
-  order_rows(&p, row, key);
+  order_rows(&p, row, place);
   for (int64_t i = 0; i < panels; i++) visits += pack_panel(&p, row + i * L, NULL, NULL, 0);
-  int64_t slots = visits * slots_of(k);
+  int64_t slots = visits * SLOTS;
   int64_t offset[SECTIONS + 1] = {64};
-  offset[ROWS] = offset[PANELS] + sfi_round_up((panels + 1) * 4, 64);
-  offset[WINDOWS] = offset[ROWS] + sfi_round_up(panels * L * 4, 64);
+  offset[PLACES] = offset[PANELS] + sfi_round_up((panels + 1) * 4, 64);
+  offset[WINDOWS] = offset[PLACES] + sfi_round_up(panels * L, 64);
   offset[LANES] = offset[WINDOWS] + sfi_round_up(visits * 2, 64);
   offset[VALUES] = offset[LANES] + sfi_round_up(slots * L, 64);
   offset[SECTIONS] = offset[VALUES] + slots * L * 4;
@@ -136,7 +143,7 @@ sf_status sfi_gemv_window_pack(const sfi_kernel *k, const sfi_plan *plan, const 
     goto done;
   }
   memcpy(out->data, offset, SECTIONS * sizeof *offset);
-  memcpy(out->data + offset[ROWS], row, (size_t)(panels * L) * sizeof *row);
+  memcpy(out->data + offset[PLACES], place, place_bytes);
   uint32_t *first = (uint32_t *)(void *)(out->data + offset[PANELS]);
   visits = 0;
   for (int64_t i = 0; i < panels; i++) {
@@ -146,7 +153,7 @@ sf_status sfi_gemv_window_pack(const sfi_kernel *k, const sfi_plan *plan, const 
   first[panels] = (uint32_t)visits;
 done:
   sfi_free(allocator, start, start_bytes);
-  sfi_free(allocator, key, key_bytes);
+  sfi_free(allocator, place, place_bytes);
   sfi_free(allocator, column, column_bytes);
   sfi_free(allocator, row, row_bytes);
   return st;
@@ -158,23 +165,48 @@ typedef struct sections {
   LLVMValueRef windows, lanes, values;
 } sections;
 
+static LLVMValueRef permute(sfi_emission *e, LLVMValueRef low, LLVMValueRef lane, LLVMValueRef high) {
+  return sfi_intrinsic(e, "llvm.x86.avx512.vpermi2var.ps.512", NULL, 0, (LLVMValueRef[]){low, lane, high}, 3);
+}
+
+/* Elements `place` (lanes of i32) of as many vectors as a block has panels. */
+static LLVMValueRef pick(sfi_emission *e, LLVMValueRef vectors, LLVMValueRef place) {
+  LLVMValueRef from[PANELS_MAX];
+  int32_t n = panels_of(e->kernel);
+  for (int32_t i = 0; i < n; i++) from[i] = sfi_load_vector(e, sfi_at(e, e->f32, vectors, sfi_i64(e, (int64_t)i * L)), NULL);
+  for (int32_t i = 0; i < n / 2; i++) from[i] = permute(e, from[2 * i], place, from[2 * i + 1]);
+  for (int32_t bit = WINDOW; n > 2; n /= 2, bit *= 2) {
+    LLVMTypeRef type = LLVMTypeOf(place);
+    LLVMValueRef each[L];
+    for (int32_t i = 0; i < L; i++) each[i] = LLVMConstInt(e->i32, (unsigned)bit, false);
+    LLVMValueRef set = LLVMBuildAnd(e->builder, place, LLVMConstVector(each, L), "");
+    LLVMValueRef second = LLVMBuildICmp(e->builder, LLVMIntNE, set, LLVMConstNull(type), "");
+    for (int32_t i = 0; i < n / 4; i++) from[i] = LLVMBuildSelect(e->builder, second, from[2 * i + 1], from[2 * i], "");
+  }
+  return from[0];
+}
+
+/* 16 bytes as lanes of i32. */
+static LLVMValueRef load_lanes(sfi_emission *e, LLVMValueRef base, LLVMValueRef element) {
+  LLVMValueRef bytes = LLVMBuildLoad2(e->builder, LLVMVectorType(e->i8, L), sfi_at(e, e->i8, base, element), "");
+  LLVMSetAlignment(bytes, 16);
+  return LLVMBuildZExt(e->builder, bytes, LLVMVectorType(e->i32, L), "");
+}
+
 /* sum += one visit. sum: [2][column]; slots alternate between the two, to cover the latency of the multiply-add. */
 static void visit(sfi_emission *e, const sfi_few *few, const sections *s, LLVMValueRef index, bool exact, LLVMValueRef *sum) {
   LLVMBuilderRef b = e->builder;
-  int32_t slots = slots_of(e->kernel);
-  LLVMValueRef first = LLVMBuildZExt(b, sfi_load_scalar(e, e->i16, s->windows, index), e->i64, ""), lane[SLOTS_MAX], w[SLOTS_MAX];
-  for (int32_t i = 0; i < slots; i++) {
-    LLVMValueRef element = sfi_muli(e, sfi_addi(e, sfi_muli(e, index, sfi_i64(e, slots)), sfi_i64(e, i)), sfi_i64(e, L));
-    LLVMValueRef bytes = LLVMBuildLoad2(b, LLVMVectorType(e->i8, L), sfi_at(e, e->i8, s->lanes, element), "");
-    LLVMSetAlignment(bytes, 16);
-    lane[i] = LLVMBuildZExt(b, bytes, LLVMVectorType(e->i32, L), "");
+  LLVMValueRef first = LLVMBuildZExt(b, sfi_load_scalar(e, e->i16, s->windows, index), e->i64, ""), lane[SLOTS], w[SLOTS];
+  for (int32_t i = 0; i < SLOTS; i++) {
+    LLVMValueRef element = sfi_muli(e, sfi_addi(e, sfi_muli(e, index, sfi_i64(e, SLOTS)), sfi_i64(e, i)), sfi_i64(e, L));
+    lane[i] = load_lanes(e, s->lanes, element);
     w[i] = sfi_load_vector(e, sfi_at(e, e->f32, s->values, element), NULL);
   }
   for (int32_t n = 0; n < few->n; n++) {
     LLVMValueRef window = sfi_at(e, e->f32, few->x[n], first);
     LLVMValueRef low = sfi_load_vector(e, window, NULL), high = sfi_load_vector(e, sfi_at(e, e->f32, window, sfi_i64(e, L)), NULL);
-    for (int32_t i = 0; i < slots; i++) {
-      LLVMValueRef x = sfi_intrinsic(e, "llvm.x86.avx512.vpermi2var.ps.512", NULL, 0, (LLVMValueRef[]){low, lane[i], high}, 3);
+    for (int32_t i = 0; i < SLOTS; i++) {
+      LLVMValueRef x = permute(e, low, lane[i], high);
       LLVMValueRef *to = &sum[i % 2 * few->n + n], next = sfi_fma(e, w[i], x, *to);
       if (exact) next = LLVMBuildSelect(b, LLVMBuildFCmp(b, LLVMRealUNE, w[i], LLVMConstNull(e->vec), ""), next, *to, "");
       *to = next;
@@ -195,22 +227,34 @@ static void panel_sums(sfi_emission *e, const sfi_few *few, const sections *s, L
   for (int32_t i = 0; i < n; i++) out[i] = LLVMBuildFAdd(e->builder, loop.carried[i], loop.carried[n + i], "");
 }
 
-static void window_panel(sfi_emission *e, const sfi_few *few, LLVMValueRef panel) {
+static void window_block(sfi_emission *e, const sfi_few *few, LLVMValueRef block) {
   sections s = {sfi_packed_section(e, WINDOWS), sfi_packed_section(e, LANES), sfi_packed_section(e, VALUES)};
-  LLVMValueRef panels = sfi_packed_section(e, PANELS), rows = sfi_packed_section(e, ROWS), sum[SFI_FEW_MAX], exact[SFI_FEW_MAX];
-  LLVMValueRef first = sfi_load_u32(e, panels, panel), last = sfi_load_u32(e, panels, sfi_addi(e, panel, sfi_i64(e, 1)));
+  LLVMValueRef visits = sfi_packed_section(e, PANELS), places = sfi_packed_section(e, PLACES);
+  LLVMValueRef sum[SFI_FEW_MAX], exact[SFI_FEW_MAX], column[SFI_FEW_MAX], one = sfi_i64(e, 1), width = sfi_i64(e, L);
+  LLVMValueRef panels = sfi_i64(e, panels_of(e->kernel)), first_panel = sfi_muli(e, block, panels);
+  for (int32_t n = 0; n < few->n; n++) column[n] = sfi_at(e, e->f32, few->scratch, sfi_i64(e, (int64_t)n * e->kernel->tile.rows));
+  sfi_loop loop;
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), panels, one, NULL, 0);
+  LLVMValueRef panel = sfi_addi(e, first_panel, loop.index);
+  LLVMValueRef first = sfi_load_u32(e, visits, panel), last = sfi_load_u32(e, visits, sfi_addi(e, panel, one));
   panel_sums(e, few, &s, first, last, false, sum);
   sfi_if again;
   sfi_if_begin(e, &again, sfi_few_suspect(e, sum, few->n));
   panel_sums(e, few, &s, first, last, true, exact);
   sfi_if_end(e, &again, exact, sum, sum, (unsigned)few->n);
-  LLVMValueRef row =
-      LLVMBuildLoad2(e->builder, LLVMVectorType(e->i32, L), sfi_at(e, e->i32, rows, sfi_muli(e, panel, sfi_i64(e, L))), "");
-  sfi_few_store(e, few, sfi_i64(e, 0), row, sum);
+  for (int32_t n = 0; n < few->n; n++)
+    sfi_store_vector(e, sum[n], sfi_at(e, e->f32, column[n], sfi_muli(e, loop.index, width)), NULL);
+  sfi_loop_end(e, &loop, NULL);
+
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), panels, one, NULL, 0);
+  LLVMValueRef row = sfi_muli(e, sfi_addi(e, first_panel, loop.index), width), place = load_lanes(e, places, row);
+  for (int32_t n = 0; n < few->n; n++) sum[n] = pick(e, column[n], place);
+  sfi_few_store(e, few, row, sum);
+  sfi_loop_end(e, &loop, NULL);
 }
 
 sf_status sfi_gemv_window_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
   (void)k, (void)plan;
-  sfi_few_walk(e, window_panel);
+  sfi_few_walk(e, window_block);
   return SF_OK;
 }

@@ -12,6 +12,7 @@ typedef struct sfi_few {
   int32_t n;
   LLVMValueRef t[SFI_FEW_MAX];
   LLVMValueRef x[SFI_FEW_MAX]; /* address of X[t, k at position 0] */
+  LLVMValueRef scratch;        /* room for tile.rows floats a column */
 } sfi_few;
 
 /* Refuses more than `most` columns. Sets the tile: all t in one, panels of `rows` rows of W, vectors: columns computed together. */
@@ -30,8 +31,8 @@ void sfi_few_walk(sfi_emission *e, sfi_panel_fn panel);
 LLVMValueRef sfi_few_x(sfi_emission *e, const sfi_few *few, int32_t n, LLVMValueRef k);
 /* Is any lane of the sums NaN, or do they hold Inf of both signs? i1. See emit_gemm.c. */
 LLVMValueRef sfi_few_suspect(sfi_emission *e, const LLVMValueRef *sum, int32_t n);
-/* sum[n], lanes are rows row, row + 1, .. or, where `rows` is given (lanes of i32, -1: none), those. */
-void sfi_few_store(sfi_emission *e, const sfi_few *few, LLVMValueRef row, LLVMValueRef rows, const LLVMValueRef *sum);
+/* sum[n], lanes are rows row, row + 1, .. */
+void sfi_few_store(sfi_emission *e, const sfi_few *few, LLVMValueRef row, const LLVMValueRef *sum);
 
 /* The slower of reading `bytes` and of executing, in microseconds. */
 double sfi_few_us(const sfi_plan *plan, double bytes, double cycles);

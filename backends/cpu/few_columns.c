@@ -34,7 +34,7 @@ void sfi_few_walk(sfi_emission *e, sfi_panel_fn panel) {
   LLVMValueRef per_tile = sfi_i64(e, k->tile.row_block / k->tile.rows), begin = sfi_muli(e, e->tile_begin, per_tile);
   LLVMValueRef end = sfi_mini(e, sfi_muli(e, e->tile_end, per_tile), sfi_i64(e, sfi_few_panels(k)));
   LLVMValueRef x = sfi_at(e, e->f32, e->base[1], sfi_poly_value(e, k->operand[1].offset));
-  sfi_few few = {.n = k->tile.vectors};
+  sfi_few few = {.n = k->tile.vectors, .scratch = sfi_stack(e, (int64_t)k->tile.vectors * k->tile.rows)};
   sfi_loop columns, panels;
   sfi_loop_begin(e, &columns, zero, count, sfi_i64(e, few.n), NULL, 0);
   for (int32_t n = 0; n < few.n; n++) {
@@ -62,16 +62,11 @@ LLVMValueRef sfi_few_suspect(sfi_emission *e, const LLVMValueRef *sum, int32_t n
   return sfi_intrinsic(e, "llvm.vector.reduce.or", &type, 1, &nan, 1);
 }
 
-void sfi_few_store(sfi_emission *e, const sfi_few *few, LLVMValueRef row, LLVMValueRef rows, const LLVMValueRef *sum) {
+void sfi_few_store(sfi_emission *e, const sfi_few *few, LLVMValueRef row, const LLVMValueRef *sum) {
   const sfi_kernel *k = e->kernel;
   for (int32_t n = 0; n < few->n; n++) {
     sfi_point p = {.rank = 3, .vector_dim = 1, .vector = true, .index = {few->t[n], row, sfi_i64(e, 0)}};
-    if (rows) {
-      p.mask = LLVMBuildICmp(e->builder, LLVMIntSGE, rows, LLVMConstNull(LLVMTypeOf(rows)), "");
-      p.lane_index = LLVMBuildSExt(e->builder, rows, LLVMVectorType(e->i64, (unsigned)e->lanes), "");
-    } else if (k->contract.rows % k->tile.rows) {
-      p.mask = sfi_mask_below(e, row, sfi_i64(e, k->contract.rows));
-    }
+    if (k->contract.rows % k->tile.rows) p.mask = sfi_mask_below(e, row, sfi_i64(e, k->contract.rows));
     sfi_point_store(e, &p, sfi_expr_value(e, &k->epilogue, &p, sum[n]));
   }
 }
