@@ -178,11 +178,13 @@ static bool clip_box(importer *im, sfi_poly extent, sfi_poly start, sfi_poly end
     return true;
   }
   if (!to_end) to = end.c[0];
+  step = sfi_max(-sfi_max(n, 1),
+                 sfi_min(step, sfi_max(n, 1))); /* longer ones take one element too, and their product with a stride overflows */
   if (from < 0) from = from < -n ? -1 : from + n;
   if (to < 0) to = to < -n ? -1 : to + n;
   from = step > 0 ? sfi_max(0, sfi_min(from, n)) : sfi_max(-1, sfi_min(from, n - 1));
   to = step > 0 ? sfi_max(0, sfi_min(to, n)) : sfi_max(-1, sfi_min(to, n - 1));
-  int64_t span = step > 0 ? to - from : from - to, pace = step > 0 ? step : step == INT64_MIN ? INT64_MAX : -step;
+  int64_t span = step > 0 ? to - from : from - to, pace = step > 0 ? step : -step;
   *out = (box){.start = from, .end = to, .step = step, .count = span > 0 ? sfi_ceil_div(span, pace) : 0};
   out->extent = sfi_const(out->count);
   out->whole = step == 1 && out->count == n;
