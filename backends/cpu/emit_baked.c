@@ -189,6 +189,9 @@ static void walk(sfi_emission *e) {
 
 sf_status sfi_baked_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
   sf_status st = SF_OK;
+  sfi_kernel opened = *k; /* a weight of a file is read for this */
+  if (!sfi_matrix_open(&opened.contract.matrix, e->diag)) return e->diag->error.status;
+  k = &opened;
   const size_t count = (size_t)sfi_baked_pieces(k, plan->target) + 1;
   baked b = {.blocks = sfi_counted_blocks(k, plan->target), .masked = is_masked(k, plan->target)};
   sfi_baked_code code = {0};
@@ -212,5 +215,6 @@ sf_status sfi_baked_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *p
 done:
   sfi_free(e->allocator, code.bytes, size);
   sfi_free(e->allocator, code.start, count * sizeof *code.start);
+  sfi_matrix_close(&opened.contract.matrix);
   return st;
 }
