@@ -116,9 +116,11 @@ typedef struct sfi_pool {
  * displaced k_offset % pitch columns gives 0 where it falls behind its granule. No stride leads from pixel to pixel: stride[2] is 0,
  * which keeps such images from emitters that do not know them. Else fold == 1.
  * Window of a convolution, by rows and by columns: k counts input channels, tap rows and tap columns, and the elements of X that tap i and
- * output o meet are 0, as padding, unless 0 <= o * stride + i * dilation - before < in. No window: taps == 0. */
+ * output o meet are 0, as padding, unless 0 <= at < in, at = o * stride + i * dilation - before. No window: taps == 0.
+ * In place, X is the image as it is: channels are stride[1] apart, rows and columns window[].step, and there is no padding to read. No
+ * stride leads from pixel to pixel here either; pitch == valid == 0. */
 typedef struct sfi_window {
-  int64_t taps, stride, dilation, before, in;
+  int64_t taps, stride, dilation, before, in, out, step;
 } sfi_window;
 typedef struct sfi_contract {
   int64_t rows;             /* M */
@@ -133,6 +135,7 @@ typedef struct sfi_contract {
                            except that `matrix` holds depth / groups columns */
   int64_t pitch, valid, fold;
   sfi_window window[2];
+  bool in_place;
 } sfi_contract;
 
 /* out[b, h, i, f] = sum over j of softmax over j (scale * sum over e of q[b, h, i, e] k[b, g, j, e] + mask[b, h, i, j]) v[b, g, j, f],

@@ -91,8 +91,9 @@ static void put_contract(const sfi_contract *c, sfi_text *out) {
                   (long long)c->valid, (long long)c->fold, hex);
   for (int i = 0; i < 2 && c->window[0].taps; i++) {
     const sfi_window *w = &c->window[i];
-    sfi_text_printf(out, "window %lld %lld %lld %lld in %lld\n", (long long)w->taps, (long long)w->stride, (long long)w->dilation,
-                    (long long)w->before, (long long)w->in);
+    sfi_text_printf(out, "window %lld %lld %lld %lld in %lld out %lld step %lld in place %d\n", (long long)w->taps,
+                    (long long)w->stride, (long long)w->dilation, (long long)w->before, (long long)w->in, (long long)w->out,
+                    (long long)w->step, c->in_place);
   }
 }
 

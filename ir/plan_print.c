@@ -60,6 +60,7 @@ static void print_contract(const sfi_plan *plan, const sfi_kernel *kernel, sfi_t
   }
   if (c->groups > 1) sfi_text_printf(out, ", %lld groups", (long long)c->groups);
   if (c->valid) sfi_text_printf(out, ", image rows of %lld in %lld", (long long)c->valid, (long long)c->pitch);
+  if (c->in_place) sfi_text_printf(out, ", image in place");
   if (c->fold > 1) sfi_text_printf(out, ", folded %lld times", (long long)c->fold);
   sfi_text_printf(out, "\n");
 }

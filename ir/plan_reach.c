@@ -71,6 +71,13 @@ static range of_x(const sfi_kernel *kernel, int64_t symbol) {
   range r = start(access->offset, symbol);
   int64_t columns = 0;
   add_dimension(&r, kernel->extent[0], access->stride[0], symbol);
+  if (c->in_place) {
+    add_dimension(&r, (sfi_extent){sfi_const(c->depth.c[0] / (c->window[0].taps * c->window[1].taps)), 1}, access->stride[1],
+                  symbol);
+    for (int i = 0; i < 2; i++)
+      add_dimension(&r, (sfi_extent){sfi_const(c->window[i].in), 1}, sfi_const(c->window[i].step), symbol);
+    return r;
+  }
   if (c->k_offset) {
     int64_t furthest = -1; /* no k reads nothing */
     for (int64_t k = 0; k < c->depth.c[0]; k++) {

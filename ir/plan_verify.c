@@ -88,11 +88,16 @@ static sf_status check_contract(const sfi_plan *plan, const sfi_kernel *kernel, 
   CHECK_KERNEL(kernel->rank == 3 && kernel->n_operands >= 3, "a contraction without three dimensions and operands");
   CHECK_KERNEL(sfi_poly_equal(c->row_count, kernel->extent[1].of) && kernel->extent[1].div == 1, "rows differ from the space");
   CHECK_KERNEL(c->fold >= 1 && c->pitch % c->fold == 0, "image folds");
-  CHECK_KERNEL(sfi_is(x->stride[2], c->fold > 1 ? 0 : 1) || sfi_is(kernel->extent[2].of, 1), "columns of X are not contiguous");
+  CHECK_KERNEL(sfi_is(x->stride[2], c->fold > 1 || c->in_place ? 0 : 1) || sfi_is(kernel->extent[2].of, 1),
+               "columns of X are not contiguous");
   CHECK_KERNEL((plan->buffers[kernel->operand[2].buffer].kind == SFI_BUFFER_PACKED) == is_static, "W is packed where it is static");
   CHECK_KERNEL(c->valid == 0 ? c->pitch == 0 && !c->k_offset : is_static && c->k_offset && c->pitch / c->fold >= c->valid,
                "image rows");
-  CHECK_KERNEL(c->window[0].taps == 0 || (c->valid && c->depth.c[0] % (c->window[0].taps * c->window[1].taps) == 0), "window");
+  if (c->window[0].taps) {
+    CHECK_KERNEL(is_static && c->depth.c[0] % (c->window[0].taps * c->window[1].taps) == 0, "taps");
+    CHECK_KERNEL(sfi_is(kernel->extent[2].of, c->window[0].out * c->window[1].out) && kernel->extent[2].div == 1, "pixels");
+  }
+  CHECK_KERNEL(!c->in_place || (c->window[0].taps && c->groups == 1 && c->valid == 0), "an image in place");
   if (!is_static) return SF_OK;
   CHECK_KERNEL(c->facts && c->weight >= 0 && sfi_is_static(plan->graph, c->weight), "a weight that is not static");
   CHECK_KERNEL(c->groups >= 1 && sfi_is(c->row_count, c->rows) && c->rows == c->matrix.rows && c->rows % c->groups == 0, "rows");

@@ -43,7 +43,8 @@ static side make_side(const sfi_lowering *l, sf_value v, int32_t d) {
 }
 
 static sfi_window window_of(const side *s) {
-  return (sfi_window){.taps = s->taps, .stride = s->stride, .dilation = s->dilation, .before = s->before, .in = s->in};
+  return (sfi_window){
+      .taps = s->taps, .stride = s->stride, .dilation = s->dilation, .before = s->before, .in = s->in, .out = s->out};
 }
 
 static bool has_padding(const side *s) {
@@ -183,6 +184,27 @@ static void pixel_operand(sfi_lowering *l, sfi_kernel *kernel, const sfi_shape *
       (sfi_access){.buffer = view.buffer, .offset = view.offset, .stride = {view.stride[0], view.stride[1], sfi_const(1)}};
 }
 
+/* Dense kernels read any image where it is, by single pixels, which costs nothing next to many output channels. Not 1x1 windows over
+ * pixels that are one index: those anybody reads. */
+static bool may_stay(const sfi_lowering *l, const sfi_kernel *kernel, const sfi_view *view, const side *h, const side *w) {
+  const sfi_contract *c = &kernel->contract;
+  const int64_t lanes = l->plan->target->lanes;
+  const bool full = sfi_round_up(c->rows, lanes) * 3 <= c->rows * 4,
+             window = needs_copy(h) || needs_copy(w) || h->taps > 1 || w->taps > 1;
+  return c->facts && !is_sparse(c) && c->groups == 1 && full && window && h->out * w->out > 1 && sfi_is_const(view->stride[1]) &&
+         sfi_is_const(view->stride[2]) && sfi_is_const(view->stride[3]);
+}
+
+static void in_place(sfi_kernel *kernel, const sfi_view *view, const side *h, const side *w) {
+  sfi_contract *c = &kernel->contract;
+  c->in_place = true;
+  c->window[0] = window_of(h);
+  c->window[1] = window_of(w);
+  c->window[0].step = view->stride[2].c[0];
+  c->window[1].step = view->stride[3].c[0];
+  kernel->operand[1] = (sfi_access){.buffer = view->buffer, .offset = view->offset, .stride = {view->stride[0], view->stride[1]}};
+}
+
 static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
   const sfi_node *node = &l->graph->nodes[v];
   const sf_value x = node->inputs[0];
@@ -190,6 +212,10 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
   const side h = make_side(l, v, 0), w = make_side(l, v, 1);
   const int64_t channels = shape->dims[1].c[0];
   sfi_view view = sfi_low_row(l, x);
+  if (may_stay(l, kernel, &view, &h, &w)) {
+    in_place(kernel, &view, &h, &w);
+    return;
+  }
   if (h.taps == 1 && w.taps == 1 && !has_padding(&h) && !has_padding(&w)) {
     pixel_operand(l, kernel, shape, view, &h, &w);
     return;

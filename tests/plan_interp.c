@@ -260,7 +260,14 @@ static float contracted(interp *in, const int64_t *index) {
       w = (double)*at(in, 2, (const int64_t[]){t, m, row}, 3);
     if (is_static && w == 0) continue;
     const float *x;
-    if (c->k_offset) {
+    if (c->in_place) {
+      const sfi_window *h = &c->window[0], *v = &c->window[1];
+      const int64_t tap = i % (h->taps * v->taps), channel = i / (h->taps * v->taps);
+      const int64_t ih = j / v->out * h->stride + tap / v->taps * h->dilation - h->before;
+      const int64_t iw = j % v->out * v->stride + tap % v->taps * v->dilation - v->before;
+      if (ih < 0 || ih >= h->in || iw < 0 || iw >= v->in) continue;
+      x = at(in, 1, (const int64_t[]){t, channel, 0}, 3) + ih * h->step + iw * v->step;
+    } else if (c->k_offset) {
       if (c->fold > 1 && in_row + c->k_offset[row] % c->pitch >= granule) continue;
       x = at(in, 1, (const int64_t[]){t, 0, 0}, 3) + column;
       const int64_t place = x - in->base[k->operand[1].buffer] + c->k_offset[row];

@@ -16,16 +16,24 @@ enum { VECTORS_MOST = 8, PIXELS_MOST = 28, TILES_LEAST = 8 };
 /* How the output's pixels are cut. Every row into the same pieces, of which the first `large` have `across` pixels, the others one less. A
  * piece of a row is a unit: a register tile for each panel of W. */
 typedef struct cut {
-  int64_t rows, width, pitch; /* pixels in a row of the output, and from row to row in X */
+  int64_t rows, width; /* of the output; the width in pixels */
+  int64_t row, pixel;  /* elements of X from one to the next */
   int64_t pieces, across, large;
 } cut;
 
 static cut cut_pixels(const sfi_kernel *k, const sfi_target *target) {
   const int32_t vectors = k->tile.vectors, fit = (target->registers - vectors - 2) / vectors;
   const int64_t pixels = k->extent[2].of.c[0], most = fit < 1 ? 1 : fit < PIXELS_MOST ? fit : PIXELS_MOST;
-  const bool image = k->contract.valid != 0;
-  cut c = {.rows = 1, .width = pixels, .pitch = k->contract.pitch};
-  if (image) c.width = k->contract.valid, c.rows = pixels / c.width;
+  const sfi_window *window = k->contract.window;
+  cut c = {.rows = 1, .width = pixels, .row = k->contract.pitch, .pixel = 1};
+  if (window[0].taps || k->contract.valid) {
+    c.width = window[0].taps ? window[1].out : k->contract.valid;
+    c.rows = pixels / c.width;
+  }
+  if (k->contract.in_place) {
+    c.row = window[0].stride * window[0].step;
+    c.pixel = window[1].stride * window[1].step;
+  }
   c.pieces = sfi_ceil_div(c.width, most);
   c.across = sfi_ceil_div(c.width, c.pieces);
   c.large = c.width - c.pieces * (c.across - 1);
@@ -52,6 +60,11 @@ static bool meets(const sfi_kernel *k, int d, int64_t tap, int64_t out) {
   const sfi_window *w = &k->contract.window[d];
   const int64_t at = out * w->stride + tap * w->dilation - w->before;
   return k->contract.window[0].taps == 0 || (at >= 0 && at < w->in);
+}
+
+/* Does one tap row do for all rows of the output? */
+static bool one_tap_row(const sfi_kernel *k) {
+  return taps(k, 0) == 1 && meets(k, 0, 0, 0) && meets(k, 0, 0, k->contract.window[0].out - 1);
 }
 
 static int64_t panel_rows(const sfi_kernel *k, const sfi_target *target) {
@@ -83,8 +96,8 @@ static double cycles(const sfi_kernel *k, const sfi_target *target) {
 
 /* A block of columns reads a part of X that stays in L2 while W passes by. */
 static int64_t column_blocks(const sfi_kernel *k, const sfi_target *target, int64_t row_blocks) {
-  const int64_t depth = k->contract.depth.c[0];
-  const double floats = (depth ? (double)sfi_position(k, depth - 1) : 0) + (double)k->extent[2].of.c[0];
+  const int64_t channel = k->operand[1].stride[1].c[0];
+  const double floats = (double)channels(k) * (double)sfi_max(channel, -channel);
   const int64_t fit = (int64_t)(floats * 4 / ((double)target->l2_bytes / 2)) + 1;
   return sfi_max(fit, sfi_ceil_div(TILES_LEAST, sfi_max(1, row_blocks)));
 }
@@ -95,8 +108,8 @@ sfi_refusal sfi_conv_dense_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (!sfi_is_const(k->extent[2].of) || k->extent[2].div != 1 || k->ragged.width || !sfi_is_const(k->operand[1].stride[1]))
     return SFI_REFUSE_SYMBOLIC;
   if (sfi_is(k->extent[2].of, 0) || sfi_is(k->extent[2].of, 1)) return SFI_REFUSE_ONE_COLUMN;
-  if (!sfi_is(k->operand[1].stride[2], 1)) return SFI_REFUSE_STRIDED_COLUMNS;
-  if (!sfi_positions_fit(k)) return SFI_REFUSE_OFFSETS_TOO_LARGE;
+  if (!k->contract.in_place && !sfi_is(k->operand[1].stride[2], 1)) return SFI_REFUSE_STRIDED_COLUMNS;
+  if (!k->contract.in_place && !sfi_positions_fit(k)) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   double least = 0;
   int32_t best = 0;
   for (int32_t v = 1; v <= VECTORS_MOST; v++) {
@@ -139,7 +152,7 @@ typedef struct unit {
   int64_t column; /* one that meets padding as the unit does */
   int32_t pixels;
   LLVMValueRef t, pixel, row;            /* first output pixel, first row of W */
-  LLVMValueRef x, w;                     /* addresses: of X at position 0 of the first pixel, of the panel */
+  LLVMValueRef x, w;                     /* addresses: of X at the first pixel, tap and channel, and of the panel */
   LLVMValueRef tap_begin, tap_end;       /* tap rows that meet the image */
   LLVMValueRef prefetch, prefetch_bytes; /* address of what to prefetch at k 0; bytes from k to k */
   LLVMValueRef x_ahead;                  /* elements of X from the unit to the last pixel of the next one */
@@ -154,15 +167,32 @@ static void prefetch(sfi_emission *e, LLVMValueRef address) {
                 4);
 }
 
-/* sums += W[rows of the panel, first + tap] * X[first + tap, pixels] for each tap of a row of the window. exact: zeros of W are skipped. */
-static void tap_row(sfi_emission *e, const unit *u, LLVMValueRef first, bool exact, LLVMValueRef *sums) {
+/* Address of X at the first pixel of the unit, for a channel, a tap row and the first tap of it, which is k = first. */
+static LLVMValueRef x_at(sfi_emission *e, const unit *u, LLVMValueRef channel, LLVMValueRef tap, LLVMValueRef first) {
+  const sfi_kernel *k = e->kernel;
+  if (!k->contract.in_place) return sfi_x_row(e, u->x, first);
+  const int64_t row = k->contract.window[0].dilation * k->contract.window[0].step;
+  LLVMValueRef from = sfi_muli(e, channel, sfi_i64(e, k->operand[1].stride[1].c[0]));
+  return sfi_at(e, e->f32, u->x, sfi_addi(e, from, sfi_muli(e, tap, sfi_i64(e, row))));
+}
+
+/* Elements of X from the first tap of a row of the window to another. */
+static int64_t shift_of(const sfi_kernel *k, int64_t tap) {
+  if (k->contract.in_place) return tap * k->contract.window[1].dilation * k->contract.window[1].step;
+  return tap ? k->contract.k_offset[tap] - k->contract.k_offset[0] : 0;
+}
+
+/* sums += W[rows of the panel, k] * X[k, pixels] for each tap of a row of the window. exact: zeros of W are skipped. */
+static void tap_row(sfi_emission *e, const unit *u, LLVMValueRef channel, LLVMValueRef row, bool exact, LLVMValueRef *sums) {
   const sfi_kernel *k = e->kernel;
   const int32_t vectors = k->tile.vectors;
-  LLVMValueRef x_row = sfi_x_row(e, u->x, first);
+  LLVMValueRef first = sfi_addi(e, sfi_muli(e, channel, sfi_i64(e, taps(k, 0))), row);
+  first = sfi_muli(e, first, sfi_i64(e, taps(k, 1)));
+  LLVMValueRef x_row = x_at(e, u, channel, row, first);
   LLVMValueRef w_row = sfi_at(e, e->f32, u->w, sfi_muli(e, first, sfi_i64(e, (int64_t)vectors * e->lanes)));
   LLVMValueRef ahead = sfi_at(e, e->i8, u->prefetch, sfi_muli(e, first, u->prefetch_bytes));
   for (int64_t tap = 0; tap < taps(k, 1); tap++) {
-    const int64_t shift = tap ? k->contract.k_offset[tap] - k->contract.k_offset[0] : 0;
+    const int64_t shift = shift_of(k, tap);
     LLVMValueRef w[VECTORS_MOST], present[VECTORS_MOST];
     x_row = sfi_opaque(e, x_row); /* else pixels that taps share are kept in registers that are not there */
     for (int32_t v = 0; v < vectors; v++) {
@@ -175,7 +205,7 @@ static void tap_row(sfi_emission *e, const unit *u, LLVMValueRef first, bool exa
     }
     for (int32_t i = 0; i < u->pixels; i++) {
       if (!meets(k, 1, tap, u->column + i)) continue;
-      LLVMValueRef x = sfi_splat(e, sfi_load_scalar(e, e->f32, x_row, sfi_i64(e, shift + i)));
+      LLVMValueRef x = sfi_splat(e, sfi_load_scalar(e, e->f32, x_row, sfi_i64(e, shift + i * u->c.pixel)));
       for (int32_t v = 0; v < vectors; v++) {
         LLVMValueRef *sum = &sums[i * vectors + v], next = sfi_fma(e, w[v], x, *sum);
         *sum = exact ? LLVMBuildSelect(e->builder, present[v], next, *sum, "") : next;
@@ -193,13 +223,12 @@ static void accumulate(sfi_emission *e, const unit *u, bool exact, LLVMValueRef 
   sfi_loop channel, tap;
   sfi_loop_begin(e, &channel, sfi_i64(e, 0), sfi_i64(e, channels(k)), one, acc, (unsigned)count);
   memcpy(sums, channel.carried, (size_t)count * sizeof *sums);
-  if (taps(k, 0) == 1) {
-    tap_row(e, u, sfi_muli(e, channel.index, sfi_i64(e, taps(k, 1))), exact, sums);
+  if (one_tap_row(k)) {
+    tap_row(e, u, channel.index, sfi_i64(e, 0), exact, sums);
   } else {
-    LLVMValueRef first = sfi_muli(e, channel.index, sfi_i64(e, taps(k, 0)));
     sfi_loop_begin(e, &tap, u->tap_begin, u->tap_end, one, sums, (unsigned)count);
     memcpy(sums, tap.carried, (size_t)count * sizeof *sums);
-    tap_row(e, u, sfi_muli(e, sfi_addi(e, first, tap.index), sfi_i64(e, taps(k, 1))), exact, sums);
+    tap_row(e, u, channel.index, tap.index, exact, sums);
     sfi_loop_end(e, &tap, sums);
     memcpy(sums, tap.carried, (size_t)count * sizeof *sums);
   }
@@ -280,9 +309,10 @@ static void unit_at(sfi_emission *e, unit *u, LLVMValueRef x, LLVMValueRef numbe
   LLVMValueRef less = LLVMBuildNSWSub(e->builder, piece, sfi_mini(e, piece, sfi_i64(e, c->large)), "");
   LLVMValueRef column = LLVMBuildNSWSub(e->builder, sfi_muli(e, piece, sfi_i64(e, c->across)), less, "");
   u->pixel = sfi_addi(e, sfi_muli(e, row, sfi_i64(e, c->width)), column);
-  u->x_ahead = sfi_i64(e, c->pieces > 1 ? 2 * c->across - 1 : c->pitch + c->across - 1);
-  u->x = sfi_at(e, e->f32, x, sfi_addi(e, sfi_muli(e, row, sfi_i64(e, c->pitch)), column));
-  if (taps(k, 0) > 1) {
+  u->x_ahead = sfi_i64(e, c->pieces > 1 ? (2 * c->across - 1) * c->pixel : c->row + (c->across - 1) * c->pixel);
+  LLVMValueRef from = sfi_addi(e, sfi_muli(e, row, sfi_i64(e, c->row)), sfi_muli(e, column, sfi_i64(e, c->pixel)));
+  u->x = sfi_at(e, e->f32, x, from);
+  if (!one_tap_row(k)) {
     u->tap_begin = first_tap(e, row, 0);
     u->tap_end = first_tap(e, row, k->contract.window[0].in);
   }
@@ -339,8 +369,10 @@ sf_status sfi_conv_dense_emit(sfi_emission *e, const sfi_kernel *k, const sfi_pl
   LLVMValueRef part = sfi_muli(e, LLVMBuildURem(b, block, sfi_i64(e, blocks), ""), units);
   LLVMValueRef first = LLVMBuildUDiv(b, part, sfi_i64(e, blocks), "");
   LLVMValueRef end = LLVMBuildUDiv(b, sfi_addi(e, part, units), sfi_i64(e, blocks), "");
-  LLVMValueRef index =
-      sfi_addi(e, sfi_poly_value(e, k->operand[1].offset), sfi_muli(e, u.t, sfi_poly_value(e, k->operand[1].stride[0])));
+  const sfi_window *window = k->contract.window;
+  const int64_t origin = k->contract.in_place ? -window[0].before * window[0].step - window[1].before * window[1].step : 0;
+  LLVMValueRef index = sfi_addi(e, sfi_addi(e, sfi_poly_value(e, k->operand[1].offset), sfi_i64(e, origin)),
+                                sfi_muli(e, u.t, sfi_poly_value(e, k->operand[1].stride[0])));
   block_code(e, &u, sfi_at(e, e->f32, e->base[1], index), row, row_end, first, end);
   sfi_loop_end(e, &tile, NULL);
   return SF_OK;
