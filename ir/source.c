@@ -58,10 +58,6 @@ static bool read_parts(const sfi_source *source, uint8_t *to, sfi_diag *diag) {
   return true;
 }
 
-static bool read_bytes(sfi_source *source, uint8_t *to, sfi_diag *diag) {
-  return source->parts ? read_parts(source, to, diag) : read_pieces(source, to, NULL, source->digested, diag);
-}
-
 static bool digest_parts(sfi_source *source, sfi_diag *diag) {
   sfi_digest digest = sfi_digest_of(&source->turns, sizeof source->turns), part;
   for (int32_t i = 0; i < source->n_parts; i++) {
@@ -89,7 +85,7 @@ const void *sfi_source_open(sfi_source *source, sfi_diag *diag) {
   if (!source->data) {
     void *data = sfi_alloc(source->allocator, source->bytes);
     if (!data) sfi_fail_memory(diag);
-    if (data && read_bytes(source, data, diag))
+    if (data && (source->parts ? read_parts(source, data, diag) : read_pieces(source, data, NULL, source->digested, diag)))
       source->data = data;
     else
       sfi_free(source->allocator, data, source->bytes);
@@ -110,15 +106,13 @@ void sfi_source_close(sfi_source *source) {
   pthread_mutex_unlock(&source->lock);
 }
 
-bool sfi_source_copy(sfi_source *source, void *to, sfi_diag *diag) {
-  pthread_mutex_lock(&source->lock);
-  bool read = true;
-  if (source->data)
-    memcpy(to, source->data, source->bytes);
-  else
-    read = read_bytes(source, to, diag);
-  pthread_mutex_unlock(&source->lock);
-  return read;
+bool sfi_source_copy(sfi_source *source, size_t at, size_t bytes, void *to, sfi_diag *diag) {
+  if (!source->parts) return sfi_input_read_at(source->fd, source->offset + at, to, bytes, source->file, diag) == SF_OK;
+  const uint8_t *data = sfi_source_open(source, diag);
+  if (!data) return false;
+  memcpy(to, data + at, bytes);
+  sfi_source_close(source);
+  return true;
 }
 
 bool sfi_source_digest(sfi_source *source, sfi_diag *diag, sfi_digest *out_digest) {

@@ -8,7 +8,7 @@
 #include <pthread.h>
 
 /* Thread-safe. The file may be unlinked or replaced meanwhile. It may not be written to: what is read after it was digested is compared
- * with its digest, so that nothing made from other bytes is kept under it, and a difference is an error. */
+ * with its digest before anything is made from it, so that nothing is kept under the digest of other bytes; a difference is an error. */
 typedef struct sfi_source {
   const sf_allocator *allocator;
   size_t bytes;
@@ -36,8 +36,8 @@ bool sfi_source_join(sfi_source *source, const sf_allocator *allocator, sfi_sour
 /* The bytes, in memory until as many calls of close as of open. NULL: failed. */
 const void *sfi_source_open(sfi_source *source, sfi_diag *diag);
 void sfi_source_close(sfi_source *source);
-/* A copy of the caller's own. */
-bool sfi_source_copy(sfi_source *source, void *to, sfi_diag *diag);
+/* A range of the bytes as it stands now, into memory of the caller's; not compared with a digest. */
+bool sfi_source_copy(sfi_source *source, size_t at, size_t bytes, void *to, sfi_diag *diag);
 /* Of a range what sfi_digest_of says of its bytes; read once. Equal bytes in other parts have another digest. */
 bool sfi_source_digest(sfi_source *source, sfi_diag *diag, sfi_digest *out_digest);
 

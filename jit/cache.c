@@ -55,6 +55,11 @@ static bool runs_here(const sfi_cache_key *key) {
   return sfi_features_run_here(key->features, strlen(key->features));
 }
 
+/* Of a packed weight on disk no copy is kept: who compiles a graph again has one mostly, and reading costs as much as copying. */
+static bool is_small(const sfi_cache_key *key) {
+  return key->kind != SFI_ENTRY_PACKED;
+}
+
 bool sfi_cache_get(sfi_cache *cache, const sfi_cache_key *key, bool disk, sfi_blob *out_blob, int *out_level, char *reason,
                    size_t reason_size) {
   char why[SFI_REASON_SIZE] = "";
@@ -67,7 +72,7 @@ bool sfi_cache_get(sfi_cache *cache, const sfi_cache_key *key, bool disk, sfi_bl
     *out_level = 1;
   } else if (disk && sfi_disk_get(&cache->disk, id, key, out_blob, why) == SF_PROBE_HIT) {
     *out_level = 2;
-    sfi_memory_put(&cache->memory, id, key, out_blob->data, out_blob->size);
+    if (is_small(key)) sfi_memory_put(&cache->memory, id, key, out_blob->data, out_blob->size);
   }
   if (reason_size) snprintf(reason, reason_size, "%s", why);
   return *out_level != 0;
@@ -75,8 +80,8 @@ bool sfi_cache_get(sfi_cache *cache, const sfi_cache_key *key, bool disk, sfi_bl
 
 void sfi_cache_put(sfi_cache *cache, const sfi_cache_key *key, bool disk, const void *payload, size_t size) {
   const sfi_digest id = sfi_entry_id(key);
-  if (runs_here(key)) sfi_memory_put(&cache->memory, id, key, payload, size);
-  if (disk) sfi_disk_put(&cache->disk, id, key, payload, size);
+  const bool on_disk = disk && sfi_disk_put(&cache->disk, id, key, payload, size);
+  if (runs_here(key) && (is_small(key) || !on_disk)) sfi_memory_put(&cache->memory, id, key, payload, size);
 }
 
 sf_probe_state sfi_cache_probe(sfi_cache *cache, const sfi_cache_key *key, char *reason, size_t reason_size) {

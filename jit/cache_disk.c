@@ -230,9 +230,10 @@ static bool reopen_directory(sfi_disk *disk) {
   return replaced;
 }
 
-void sfi_disk_put(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, const void *payload, size_t size) {
+bool sfi_disk_put(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, const void *payload, size_t size) {
   sfi_blob prefix = {0};
-  if (disk->folder < 0 || !sfi_entry_encode(&disk->context->allocator, key, payload, size, &prefix)) return;
+  if (disk->folder < 0 || !sfi_entry_encode(&disk->context->allocator, key, payload, size, &prefix)) return false;
+  bool put = false;
   const uint64_t total = (uint64_t)prefix.size + size;
   /* A larger one would push out most others. */
   if (total > SFI_ENTRY_MAX_BYTES || sfi_disk_charge(total) > disk->max_bytes / 2) goto done;
@@ -253,7 +254,9 @@ void sfi_disk_put(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, const
     goto done;
   }
   close(fd); /* after the rename: the lock goes with it */
+  put = true;
   sfi_disk_make_room(disk, sfi_disk_charge(total));
 done:
   sfi_blob_deinit(&prefix);
+  return put;
 }

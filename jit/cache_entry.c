@@ -147,6 +147,20 @@ static sf_probe_state match(const uint8_t *prefix, const sfi_cache_key *key, cha
   return SF_PROBE_HIT;
 }
 
+/* In pieces, which are digested before they leave the second cache. */
+static bool read_payload(const sfi_entry_source *source, uint64_t offset, const sfi_blob *payload, sfi_digest *out_digest) {
+  enum { PIECE = 256 << 10 };
+  sfi_digesting digesting;
+  sfi_digest_begin(&digesting);
+  for (size_t at = 0; at < payload->size; at += PIECE) {
+    const size_t bytes = payload->size - at < PIECE ? payload->size - at : PIECE;
+    if (!source->read(source->user, offset + at, payload->data + at, bytes)) return false;
+    sfi_digest_add(&digesting, payload->data + at, bytes);
+  }
+  *out_digest = sfi_digest_end(&digesting);
+  return true;
+}
+
 sf_probe_state sfi_entry_decode(const sfi_entry_source *source, const sfi_cache_key *key, const sf_allocator *allocator,
                                 sfi_blob *out_payload, char reason[SFI_REASON_SIZE]) {
   uint8_t head[SFI_ENTRY_HEADER_SIZE];
@@ -183,15 +197,14 @@ sf_probe_state sfi_entry_decode(const sfi_entry_source *source, const sfi_cache_
   }
   if ((state = match(prefix.data, key, reason)) != SF_PROBE_HIT) goto done;
   state = SF_PROBE_MISSING;
-  if (!sfi_blob_init(&payload, allocator, source->size - prefix_size)) {
+  if (!sfi_blob_alloc(&payload, allocator, source->size - prefix_size)) {
     snprintf(reason, SFI_REASON_SIZE, "out of memory");
     goto done;
   }
-  if (!source->read(source->user, prefix_size, payload.data, payload.size)) {
+  if (!read_payload(source, prefix_size, &payload, &digest)) {
     damaged(reason, "cannot be read");
     goto done;
   }
-  digest = sfi_digest_of(payload.data, payload.size);
   if (memcmp(digest.bytes, head + AT_PAYLOAD_DIGEST, sizeof digest.bytes) != 0) {
     damaged(reason, "checksum of the payload");
     goto done;

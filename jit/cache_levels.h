@@ -69,7 +69,8 @@ bool sfi_disk_init(sfi_disk *disk, sf_context *context, const char *directory, u
 void sfi_disk_deinit(sfi_disk *disk);
 sf_probe_state sfi_disk_get(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, sfi_blob *out_blob,
                             char reason[SFI_REASON_SIZE]);
-void sfi_disk_put(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, const void *payload, size_t size);
+/* Is it there now? */
+bool sfi_disk_put(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, const void *payload, size_t size);
 /* Says that the disk failed, with errno `error`: the first time as a warning. */
 void sfi_disk_fault(sfi_disk *disk, const char *what, int error);
 

@@ -260,6 +260,7 @@ struct sf_program {
 
 /* Takes plans, facts, graph and references of units over; what it takes is emptied. */
 sf_status sfi_program_build(sfi_pipeline *pipeline, sfi_units *units, sfi_diag *diag, sf_program **out_program);
+sf_status sfi_copy_statics(sf_program *program, const sfi_pipeline *pipeline, sfi_diag *diag);
 sf_status sfi_slots_create(sf_program *program, sfi_diag *diag);
 void sfi_slots_destroy(sf_program *program);
 

@@ -155,6 +155,37 @@ void sfi_pipeline_init(sfi_pipeline *p, sf_context *context, const sfi_settings 
   sfi_tuning_init(&p->tuning, context, settings, diag);
 }
 
+typedef struct digesting {
+  const sf_graph *graph;
+  const sf_value *products; /* whose weights have sources */
+} digesting;
+
+static void digest_weight(void *argument, int64_t i) {
+  const digesting *d = argument;
+  sfi_diag diag = {0}; /* who needs the digest asks again, and fails */
+  sfi_digest digest;
+  sfi_matrix matrix;
+  int32_t operand;
+  sfi_weight_matrix(d->graph, d->products[i], &operand, &matrix);
+  sfi_source_digest(matrix.source, &diag, &digest);
+}
+
+/* Weights that are to be read for their digests are read in parallel, before the passes want them one by one. */
+static sf_status digest_weights(const sfi_pipeline *p, const sf_graph *graph) {
+  const sf_allocator *a = &p->context->allocator;
+  const size_t bytes = graph->n_nodes * sizeof(sf_value);
+  sf_value *products = sfi_alloc(a, bytes);
+  if (!products) return sfi_fail_memory(p->diag);
+  int64_t n = 0;
+  sfi_matrix matrix;
+  int32_t operand;
+  for (size_t v = 0; v < graph->n_nodes; v++)
+    if (sfi_weight_matrix(graph, (sf_value)v, &operand, &matrix) && matrix.source) products[n++] = (sf_value)v;
+  sfi_spread(p->context, n, digest_weight, &(digesting){graph, products});
+  sfi_free(a, products, bytes);
+  return SF_OK;
+}
+
 sf_status sfi_pipeline_run(sfi_pipeline *p, const sf_graph *graph, bool graph_only) {
   sfi_pass_env env = {.context = p->context,
                       .diag = p->diag,
@@ -165,6 +196,7 @@ sf_status sfi_pipeline_run(sfi_pipeline *p, const sf_graph *graph, bool graph_on
                       .judge = p->settings->tune == SF_TUNE_OFF ? NULL : sfi_tuning_judge,
                       .judge_user = &p->tuning};
   sf_status status = sfi_graph_verify(graph, p->diag);
+  if (status == SF_OK && p->settings->backend) status = digest_weights(p, graph);
   for (size_t i = 0; i < SFI_COUNT(pipeline) && status == SF_OK; i++) {
     if (!pipeline[i].graph || !runs(p, &pipeline[i])) continue;
     status = run_graph_pass(p, &env, &pipeline[i], p->n_graphs ? sfi_pipeline_graph(p) : graph);

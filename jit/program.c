@@ -2,35 +2,6 @@
  * host's graph no more once it is built. Immutable; shared by threads. */
 #include "jit.h"
 
-/* Static tensors that some kernel reads as they are, with the slack that its buffer promises. */
-static sf_status copy_statics(sf_program *program, const sfi_pipeline *pipeline, sfi_diag *diag) {
-  sf_graph *graph = program->graph;
-  const sf_allocator *allocator = &program->context->allocator;
-  program->statics = sfi_calloc(allocator, graph->n_nodes, sizeof *program->statics);
-  if (!program->statics) return sfi_fail_memory(diag);
-  program->n_statics = graph->n_nodes;
-  for (int32_t p = 0; p < pipeline->n_plans; p++) {
-    const sfi_plan *plan = &pipeline->plans[p];
-    for (size_t b = 0; b < plan->n_buffers; b++) {
-      const sfi_buffer *buffer = &plan->buffers[b];
-      size_t bytes;
-      if (buffer->kind != SFI_BUFFER_STATIC) continue;
-      const sfi_node *node = &graph->nodes[buffer->value];
-      sfi_blob *copy = &program->statics[buffer->value];
-      if (!sfi_buffer_bytes(buffer, 1, &bytes)) return sfi_fail_memory(diag);
-      if (copy->data && copy->size >= bytes) continue;
-      sfi_blob_deinit(copy); /* another class promised less */
-      if (!sfi_blob_alloc(copy, allocator, bytes)) return sfi_fail_memory(diag);
-      memset(copy->data + node->bytes, 0, bytes - node->bytes);
-      if (!node->source)
-        memcpy(copy->data, node->data, node->bytes);
-      else if (!sfi_source_copy(node->source, copy->data, diag))
-        return diag->error.status;
-    }
-  }
-  return SF_OK;
-}
-
 /* The graph's leaves point to the program's copies; weights that were packed are not kept. */
 static void detach_leaves(sf_program *program) {
   for (size_t i = 0; i < program->graph->n_nodes; i++) {
@@ -140,7 +111,7 @@ sf_status sfi_program_build(sfi_pipeline *pipeline, sfi_units *units, sfi_diag *
   program->limits = sfi_symbol_limits_of(program->graph);
   program->indexed = has_indices(program->graph);
   program->classes = sfi_arena_alloc(&program->arena, (size_t)pipeline->n_plans * sizeof *program->classes);
-  sf_status status = program->classes ? copy_statics(program, pipeline, diag) : sfi_fail_memory(diag);
+  sf_status status = program->classes ? sfi_copy_statics(program, pipeline, diag) : sfi_fail_memory(diag);
   if (status != SF_OK) goto done;
   take_plans(program, pipeline);
   for (int32_t c = 0; c < program->n_classes && status == SF_OK; c++) status = build_class(program, units, c, diag);
