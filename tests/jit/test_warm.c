@@ -190,6 +190,46 @@ START_TEST(baked_patterns) {
 }
 END_TEST
 
+/* A weight of a file is in memory only while something reads it: emitters pack it, and may compile it, then. */
+START_TEST(weights_of_files) {
+  enum { ROWS = 150, COLUMNS = 130 }; /* 78 KB */
+  char folder[64], path[96];
+  make_folder(folder);
+  snprintf(path, sizeof path, "%s/layer.sft", folder);
+  sf_context *context = plain_context(1);
+  sf_graph *graph;
+  float *w = calloc(ROWS * COLUMNS, sizeof *w);
+  for (int i = 0; i < ROWS * COLUMNS; i++) w[i] = i % 7 == 0 || i % 11 == 0 ? (float)(1 + i % 13) : 0;
+  ck_assert_int_eq(sf_graph_create(context, "layer", &graph), SF_OK);
+  sf_value x = sf_graph_input(graph, "x", SF_F32, 2, DIMS(_i == 0 ? 1 : 20, ROWS));
+  sf_value weight = sf_graph_weight(graph, "w", SF_F32, 2, DIMS(ROWS, COLUMNS), w, SF_COPY);
+  free(w);
+  sf_graph_output(graph, "y", sf_matmul(graph, x, weight, false, false));
+  ck_assert_int_eq(sf_graph_save(graph, path), SF_OK);
+  sf_graph_release(graph);
+  const sfi_backend *backend = sfi_backend_of(&context->target);
+  for (size_t i = 0; i <= (backend ? backend->n_emitters : 0); i++) {
+    const sfi_emitter *only = i ? backend->emitters[i - 1] : NULL;
+    if (only && only->anchor != SFI_ANCHOR_CONTRACT) continue;
+    sf_program *program;
+    sf_compile_options options;
+    tensors t;
+    SF_INIT(&options);
+    options.emitter = only ? only->name : NULL;
+    ck_assert_int_eq(sf_graph_parse_file(context, path, &graph), SF_OK);
+    ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
+    tensors_make(graph, 1, 3, &t);
+    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
+    check_against_reference(graph, 1, &t);
+    tensors_free(&t);
+    sf_program_release(program);
+    sf_graph_release(graph);
+  }
+  sf_context_release(context);
+  remove_tree(folder);
+}
+END_TEST
+
 /* Flips a byte in the middle of every entry. */
 static int damage(const char *folder) {
   DIR *stream = opendir(folder);
@@ -330,6 +370,7 @@ int main(void) {
   tcase_add_test(cases, shared_in_a_context);
   tcase_add_loop_test(cases, other_weights, 1, 3);
   tcase_add_test(cases, baked_patterns);
+  tcase_add_loop_test(cases, weights_of_files, 0, 2);
   tcase_add_loop_test(cases, damaged_entries, 0, 3);
   tcase_add_test(cases, freeze);
   tcase_add_test(cases, no_cache);
