@@ -49,6 +49,10 @@ LLVMValueRef sfi_x_row(sfi_emission *e, LLVMValueRef x, LLVMValueRef k);
 /* Entry `index` of the int64 header of the packed W; the section that begins at that many bytes. */
 LLVMValueRef sfi_packed_header(sfi_emission *e, int index);
 LLVMValueRef sfi_packed_section(sfi_emission *e, int index);
+/* Four floats, over and over in all lanes; and one of the four, 0 to 3, in all lanes: one load and shuffles, where four loads would
+ * take the slots of those of X. */
+LLVMValueRef sfi_load_quarters(sfi_emission *e, LLVMValueRef address);
+LLVMValueRef sfi_pick_quarters(sfi_emission *e, LLVMValueRef quarters, int slot);
 /* base[index], uint32, as i64. */
 LLVMValueRef sfi_load_u32(sfi_emission *e, LLVMValueRef base, LLVMValueRef index);
 

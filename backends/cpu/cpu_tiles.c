@@ -95,6 +95,21 @@ LLVMValueRef sfi_packed_section(sfi_emission *e, int index) {
   return sfi_at(e, e->i8, e->base[2], sfi_packed_header(e, index));
 }
 
+LLVMValueRef sfi_load_quarters(sfi_emission *e, LLVMValueRef address) {
+  LLVMTypeRef quarter = LLVMVectorType(e->f32, 4);
+  LLVMValueRef lane[64], four = LLVMBuildLoad2(e->builder, quarter, address, "");
+  LLVMSetAlignment(four, 4);
+  for (int32_t i = 0; i < e->lanes; i++) lane[i] = LLVMConstInt(e->i32, (unsigned)(i % 4), false);
+  four = LLVMBuildShuffleVector(e->builder, four, LLVMGetUndef(quarter), LLVMConstVector(lane, (unsigned)e->lanes), "");
+  return sfi_opaque(e, four); /* else each value becomes a load of its own, which takes a slot */
+}
+
+LLVMValueRef sfi_pick_quarters(sfi_emission *e, LLVMValueRef quarters, int slot) {
+  LLVMValueRef lane[64];
+  for (int32_t i = 0; i < e->lanes; i++) lane[i] = LLVMConstInt(e->i32, (unsigned)(i / 4 * 4 + slot), false);
+  return LLVMBuildShuffleVector(e->builder, quarters, LLVMGetUndef(e->vec), LLVMConstVector(lane, (unsigned)e->lanes), "");
+}
+
 LLVMValueRef sfi_load_u32(sfi_emission *e, LLVMValueRef base, LLVMValueRef index) {
   return LLVMBuildZExt(e->builder, sfi_load_scalar(e, e->i32, base, index), e->i64, "");
 }

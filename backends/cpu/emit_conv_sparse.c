@@ -7,16 +7,22 @@
  * multiply-adds with X in memory, and so that mispredicted ends of the loops hide behind them. K is cut at channels into blocks whose part
  * of the image fits L1; sums stay in the output between them.
  *
- * Packed W: header | starts | records | nonzeros
- *   header: int64 byte offset of each section, number of K blocks
+ * Nonzeros are taken by fours: one load brings four positions, one four values, and shuffles spread those, which leaves the load slots to X.
+ *
+ * Packed W: header | starts | records | positions | values
+ *   header: int64 byte offset of each section, number of K blocks, elements of X from block to block
  *   starts: uint32 [row block][K block][3]: first record, number of records, first nonzero
  *   records: uint32 [1 + groups]: row * 4 + flags, nonzeros of each group, the most displaced first. A row has a record in each block
  *     where it has nonzeros; a row without any has one.
- *   nonzeros: uint32 position, float value */
+ *   positions: uint16 of each nonzero, rows of X counted from the block's first
+ *   values: float */
 #include "emitters.h"
 
-enum { STARTS, RECORDS, NONZEROS, SECTIONS, BLOCKS = SECTIONS };
-enum { AHEAD = 2 }; /* nonzeros whose positions are read before their turn: behind the last one there are as many more */
+enum { STARTS, RECORDS, POSITIONS, VALUES, SECTIONS, BLOCKS = SECTIONS, BLOCK_ELEMENTS };
+enum {
+  FOUR = 4,
+  AHEAD = 2 * FOUR
+}; /* nonzeros whose positions are read before their turn: behind the last one there are as many more */
 enum { START_WORDS = 3, GROUPS_MAX = 16, LINE = 64 };
 enum { BLOCK_BYTES = 40960, BLOCK_BYTES_MOST = 65536, VISIT_FMAS = 448 };
 enum { FIRST = 1, LAST = 2 }; /* flags: nothing is in the output yet; the epilogue is due */
@@ -101,6 +107,7 @@ sfi_refusal sfi_conv_sparse_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (!sfi_positions_fit(k) || c->facts->nonzeros > INT32_MAX) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   if (k->extent[2].of.c[0] == 0 || k->operand[1].stride[1].c[0] % c->pitch || !measure(k, plan->target, &g))
     return SFI_REFUSE_NOT_ALIGNED;
+  if (block_channels(k, &g) * (g.channel / c->pitch) > UINT16_MAX) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   k->tile.rows = 1;
   k->tile.vectors = (int32_t)(g.across * g.down);
   k->tile.column_block = g.down * c->fold * c->valid;
@@ -108,7 +115,7 @@ sfi_refusal sfi_conv_sparse_accept(sfi_kernel *k, const sfi_plan *plan) {
   return SFI_REFUSE_NONE;
 }
 
-/* Measured on Zen 5: a nonzero takes 0.52 V + 1.4 cycles, each visit of a row in a block 3 V + 20. */
+/* Measured on Zen 5: a nonzero takes 0.5 V + 0.8 cycles, each visit of a row in a block 3 V + 16. */
 double sfi_conv_sparse_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   geometry g;
   int64_t t = 1;
@@ -116,7 +123,7 @@ double sfi_conv_sparse_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t s
   sfi_extent_eval(k->extent[0], symbol, &t);
   double v = k->tile.vectors, nonzeros = (double)k->contract.facts->nonzeros, rows = (double)k->contract.rows;
   double visits = rows * (double)block_count(k, &g) < nonzeros + rows ? rows * (double)block_count(k, &g) : nonzeros + rows;
-  double cycles = nonzeros * (v * 0.52 + 1.4) + visits * (v * 3 + 20);
+  double cycles = nonzeros * (v * 0.5 + 0.8) + visits * (v * 3 + 16);
   return sfi_cycles_us(plan->target, (double)t * (double)sfi_ceil_div(g.rows, g.down) * cycles);
 }
 
@@ -155,10 +162,10 @@ static bool pack_row(packer *p, int64_t row, int64_t begin, int64_t end, uint32_
       float w = sfi_weight_at(&p->k->contract, row, c);
       if (w == 0) continue;
       if (p->out) {
-        uint8_t *to = p->out + p->offset[NONZEROS] + p->nonzeros * 8;
-        uint32_t position = (uint32_t)(p->k->contract.k_offset[c] - p->g.shift[i]);
-        memcpy(to, &position, 4);
-        memcpy(to + 4, &w, 4);
+        const int64_t elements = p->channels * p->g.channel, block = p->k->contract.k_offset[begin] / elements * elements;
+        const uint16_t position = (uint16_t)((p->k->contract.k_offset[c] - p->g.shift[i] - block) / p->k->contract.pitch);
+        memcpy(p->out + p->offset[POSITIONS] + p->nonzeros * 2, &position, 2);
+        memcpy(p->out + p->offset[VALUES] + p->nonzeros * 4, &w, 4);
       }
       record[1 + i]++;
       p->nonzeros++;
@@ -216,14 +223,16 @@ sf_status sfi_conv_sparse_pack(const sfi_kernel *k, const sfi_plan *plan, const 
   pack_blocks(&p, spans);
   p.offset[STARTS] = 64;
   p.offset[RECORDS] = p.offset[STARTS] + sfi_round_up(sfi_ceil_div(rows, k->tile.row_block) * p.blocks * START_WORDS * 4, 64);
-  p.offset[NONZEROS] = p.offset[RECORDS] + sfi_round_up(p.records * (1 + p.g.groups) * 4, 64);
-  p.offset[SECTIONS] = p.offset[NONZEROS] + sfi_round_up((p.nonzeros + AHEAD) * 8, 64);
+  p.offset[POSITIONS] = p.offset[RECORDS] + sfi_round_up(p.records * (1 + p.g.groups) * 4, 64);
+  p.offset[VALUES] = p.offset[POSITIONS] + sfi_round_up((p.nonzeros + AHEAD) * 2, 64);
+  p.offset[SECTIONS] = p.offset[VALUES] + sfi_round_up(p.nonzeros * 4, 64);
   if (!sfi_blob_init(out, allocator, (size_t)p.offset[SECTIONS])) {
     st = sfi_fail_memory(diag);
   } else {
     p.out = out->data;
     memcpy(out->data, p.offset, SECTIONS * sizeof p.offset[0]);
-    memcpy(out->data + BLOCKS * sizeof(int64_t), &p.blocks, sizeof p.blocks);
+    const int64_t numbers[] = {p.blocks, p.channels * p.g.channel};
+    memcpy(out->data + BLOCKS * sizeof numbers[0], numbers, sizeof numbers);
     pack_blocks(&p, spans);
   }
   sfi_free(allocator, spans, bytes);
@@ -236,59 +245,65 @@ sf_status sfi_conv_sparse_pack(const sfi_kernel *k, const sfi_plan *plan, const 
 typedef struct strip {
   geometry g;
   int32_t vectors;
-  LLVMValueRef x;            /* address of X[t, position 0, first row of the tile] */
+  LLVMValueRef x;            /* address of X[t, first channel of the K block, first row of the tile] */
   LLVMValueRef t, first_row; /* of the tile's rows in each fold */
 } strip;
 
-/* Where the nonzeros of a block have got to. The rows of X of the next ones are known before their turn: loads of X that wait for a
- * position that was only just asked for leave a gap of a cycle each time, as it has its turn after all loads before it. */
+/* Where the nonzeros of a block have got to: address of the next position and value, and the next four positions. Those are read before
+ * their turn: loads of X that wait for a position that was only just asked for leave gaps, as it has its turn after all loads before it. */
+enum { POSITION, VALUE, WORD, STREAM };
 typedef struct stream {
-  LLVMValueRef v[1 + AHEAD]; /* the next nonzero; addresses of the rows of X of that one and the one after */
+  LLVMValueRef v[STREAM];
 } stream;
 
-static LLVMValueRef row_of(sfi_emission *e, const strip *tile, LLVMValueRef nonzero, int32_t i) {
+static LLVMValueRef next_word(sfi_emission *e, const stream *s, int64_t after) {
+  LLVMValueRef word = LLVMBuildLoad2(e->builder, e->i64, sfi_at(e, e->i16, s->v[POSITION], sfi_i64(e, after)), "");
+  LLVMSetAlignment(word, 2);
+  return sfi_opaque(e, word);
+}
+
+/* acc += w times the row of X at position `slot` of the word. */
+static void step(sfi_emission *e, const strip *tile, LLVMValueRef word, int slot, LLVMValueRef w, LLVMValueRef *acc) {
+  LLVMValueRef position =
+      LLVMBuildAnd(e->builder, LLVMBuildLShr(e->builder, word, sfi_i64(e, slot * 16), ""), sfi_i64(e, UINT16_MAX), "");
   /* Hidden: else the addition goes into all loads, whose indexed addresses cost an operation each. */
-  return sfi_opaque(e, sfi_at(e, e->f32, tile->x, sfi_load_u32(e, nonzero, sfi_i64(e, 2 * i))));
+  LLVMValueRef row = sfi_opaque(e, sfi_at(e, e->f32, tile->x, sfi_muli(e, position, sfi_i64(e, e->kernel->contract.pitch))));
+  for (int32_t v = 0; v < tile->vectors; v++)
+    acc[v] = sfi_fma(e, w, sfi_load_vector(e, sfi_at(e, e->f32, row, sfi_i64(e, (int64_t)v * e->lanes)), NULL), acc[v]);
 }
 
-/* out = acc + the next nonzero times its row. */
-static void step(sfi_emission *e, const strip *tile, stream *s, const LLVMValueRef *acc, LLVMValueRef *out) {
-  LLVMValueRef row = s->v[1], w = sfi_splat(e, sfi_load_scalar(e, e->f32, s->v[0], sfi_i64(e, 1)));
-  for (int32_t v = 0; v < tile->vectors; v++) {
-    LLVMValueRef x = sfi_load_vector(e, sfi_at(e, e->f32, row, sfi_i64(e, (int64_t)v * e->lanes)), NULL);
-    out[v] = sfi_fma(e, w, x, acc[v]);
-  }
-  memmove(&s->v[1], &s->v[2], (AHEAD - 1) * sizeof s->v[0]);
-  s->v[AHEAD] = row_of(e, tile, s->v[0], AHEAD);
-  s->v[0] = sfi_at(e, e->i64, s->v[0], sfi_i64(e, 1));
-}
+/* sums += the next `count` nonzeros: fours, then what is left. Few accumulators would wait for each other: then every other nonzero of a
+ * four goes to a second set. */
+static void group_sum(sfi_emission *e, const strip *tile, LLVMValueRef count, stream *s, LLVMValueRef *sums) {
+  const int32_t v = tile->vectors, sets = v < 8 ? 2 : 1;
+  LLVMValueRef flow[SFI_CARRIED_MAX], *acc = flow + STREAM, one = sfi_i64(e, 1);
+  sfi_loop loop;
+  memcpy(flow, s->v, sizeof s->v);
+  for (int32_t i = 0; i < v * sets; i++) acc[i] = i < v ? sums[i] : LLVMConstNull(e->vec);
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), LLVMBuildLShr(e->builder, count, sfi_i64(e, 2), ""), one, flow,
+                 (unsigned)(STREAM + v * sets));
+  memcpy(flow, loop.carried, (size_t)(STREAM + v * sets) * sizeof *flow);
+  memcpy(s->v, flow, sizeof s->v);
+  LLVMValueRef ahead = next_word(e, s, FOUR), values = sfi_load_quarters(e, s->v[VALUE]);
+  for (int i = 0; i < FOUR; i++) step(e, tile, s->v[WORD], i, sfi_pick_quarters(e, values, i), acc + i % sets * v);
+  flow[POSITION] = sfi_at(e, e->i16, s->v[POSITION], sfi_i64(e, FOUR));
+  flow[VALUE] = sfi_at(e, e->f32, s->v[VALUE], sfi_i64(e, FOUR));
+  flow[WORD] = ahead;
+  sfi_loop_end(e, &loop, flow);
+  memcpy(flow, loop.carried, (size_t)(STREAM + v * sets) * sizeof *flow);
+  for (int32_t i = 0; i < v && sets == 2; i++) acc[i] = LLVMBuildFAdd(e->builder, acc[i], acc[v + i], "");
 
-/* acc += the next `count` nonzeros, in pairs, which take turns with the registers of their rows. Few accumulators would wait for each other:
- * then the second of a pair goes to a second set. */
-static void group_sum(sfi_emission *e, const strip *tile, LLVMValueRef count, stream *s, LLVMValueRef *acc) {
-  const int32_t v = tile->vectors, sets = v < 8 ? 2 : 1, first = 1 + AHEAD, second = first + v * (sets - 1);
-  LLVMValueRef carried[SFI_CARRIED_MAX], next[SFI_CARRIED_MAX];
-  memcpy(carried, s->v, sizeof s->v);
-  for (int32_t i = 0; i < v * sets; i++) carried[first + i] = i < v ? acc[i] : LLVMConstNull(e->vec);
-  sfi_loop pairs;
-  sfi_loop_begin(e, &pairs, sfi_i64(e, 1), count, sfi_i64(e, 2), carried, (unsigned)(first + v * sets));
-  memcpy(s->v, pairs.carried, sizeof s->v);
-  memcpy(next + first, pairs.carried + first, (size_t)(v * sets) * sizeof *next);
-  step(e, tile, s, next + first, next + first);
-  step(e, tile, s, next + second, next + second);
-  memcpy(next, s->v, sizeof s->v);
-  sfi_loop_end(e, &pairs, next);
-  memcpy(carried, pairs.carried, (size_t)(first + v * sets) * sizeof *carried);
-  for (int32_t i = 0; i < v && sets == 2; i++)
-    carried[first + i] = LLVMBuildFAdd(e->builder, carried[first + i], carried[second + i], "");
-  sfi_if odd;
-  sfi_if_begin(e, &odd, LLVMBuildTrunc(e->builder, count, e->i1, ""));
-  memcpy(s->v, carried, sizeof s->v);
-  step(e, tile, s, carried + first, next + first);
-  memcpy(next, s->v, sizeof s->v);
-  sfi_if_end(e, &odd, next, carried, next, (unsigned)(first + v));
-  memcpy(s->v, next, sizeof s->v);
-  memcpy(acc, next + first, (size_t)v * sizeof *acc);
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), LLVMBuildAnd(e->builder, count, sfi_i64(e, FOUR - 1), ""), one, flow,
+                 (unsigned)(STREAM + v));
+  memcpy(flow, loop.carried, (size_t)(STREAM + v) * sizeof *flow);
+  step(e, tile, flow[WORD], 0, sfi_splat(e, sfi_load_scalar(e, e->f32, flow[VALUE], sfi_i64(e, 0))), acc);
+  flow[POSITION] = sfi_at(e, e->i16, flow[POSITION], one);
+  flow[VALUE] = sfi_at(e, e->f32, flow[VALUE], one);
+  flow[WORD] = LLVMBuildLShr(e->builder, flow[WORD], sfi_i64(e, 16), "");
+  sfi_loop_end(e, &loop, flow);
+  memcpy(s->v, loop.carried, sizeof s->v);
+  s->v[WORD] = next_word(e, s, 0);
+  memcpy(sums, loop.carried + STREAM, (size_t)v * sizeof *sums);
 }
 
 /* Every sum `by` lanes to the left in its row; zeros come in, as they are what stands behind a row. */
@@ -372,15 +387,17 @@ static void finish(sfi_emission *e, const strip *tile, LLVMValueRef row, LLVMVal
 /* The records of one K block of one row block. */
 static void block_rows(sfi_emission *e, const strip *tile, LLVMValueRef start) {
   const int64_t words = 1 + tile->g.groups;
-  LLVMValueRef cursor[2 + AHEAD] = {
-      sfi_at(e, e->i32, sfi_packed_section(e, RECORDS), sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 0)), sfi_i64(e, words))),
-      sfi_at(e, e->i64, sfi_packed_section(e, NONZEROS), sfi_load_u32(e, start, sfi_i64(e, 2)))};
-  for (int32_t i = 0; i < AHEAD; i++) cursor[2 + i] = row_of(e, tile, cursor[1], i);
+  LLVMValueRef nonzero = sfi_load_u32(e, start, sfi_i64(e, 2));
+  LLVMValueRef cursor[1 + STREAM] = {
+      sfi_at(e, e->i32, sfi_packed_section(e, RECORDS), sfi_muli(e, sfi_load_u32(e, start, sfi_i64(e, 0)), sfi_i64(e, words)))};
+  stream s = {
+      {sfi_at(e, e->i16, sfi_packed_section(e, POSITIONS), nonzero), sfi_at(e, e->f32, sfi_packed_section(e, VALUES), nonzero)}};
+  s.v[WORD] = next_word(e, &s, 0);
+  memcpy(cursor + 1, s.v, sizeof s.v);
   LLVMValueRef acc[SFI_CARRIED_MAX], zero = LLVMConstNull(e->vec);
   sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_load_u32(e, start, sfi_i64(e, 1)), sfi_i64(e, 1), cursor, 2 + AHEAD);
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_load_u32(e, start, sfi_i64(e, 1)), sfi_i64(e, 1), cursor, 1 + STREAM);
   LLVMValueRef record = loop.carried[0], head = sfi_load_u32(e, record, sfi_i64(e, 0));
-  stream s;
   memcpy(s.v, loop.carried + 1, sizeof s.v);
   for (int32_t v = 0; v < tile->vectors; v++) acc[v] = zero;
   for (int32_t i = 0; i < tile->g.groups; i++) {
@@ -404,7 +421,7 @@ sf_status sfi_conv_sparse_emit(sfi_emission *e, const sfi_kernel *k, const sfi_p
   LLVMValueRef one = sfi_i64(e, 1), per_piece = sfi_i64(e, row_blocks), zero = sfi_i64(e, 0);
   if (row_blocks == 0) return SF_OK;
   sfi_loop piece, block, rows;
-  LLVMValueRef blocks = sfi_load_scalar(e, e->i64, e->base[2], sfi_i64(e, BLOCKS));
+  LLVMValueRef blocks = sfi_packed_header(e, BLOCKS);
   LLVMValueRef first_piece = LLVMBuildUDiv(b, e->tile_begin, per_piece, "");
   LLVMValueRef end_piece = LLVMBuildUDiv(b, sfi_addi(e, e->tile_end, sfi_i64(e, row_blocks - 1)), per_piece, "");
   sfi_loop_begin(e, &piece, first_piece, end_piece, one, NULL, 0);
@@ -419,7 +436,9 @@ sf_status sfi_conv_sparse_emit(sfi_emission *e, const sfi_kernel *k, const sfi_p
   sfi_loop_begin(e, &block, zero, blocks, one, NULL, 0);
   sfi_loop_begin(e, &rows, begin, end, one, NULL, 0);
   LLVMValueRef start = sfi_addi(e, sfi_muli(e, rows.index, blocks), block.index);
-  block_rows(e, &tile, sfi_at(e, e->i32, sfi_packed_section(e, STARTS), sfi_muli(e, start, sfi_i64(e, START_WORDS))));
+  strip here = tile;
+  here.x = sfi_at(e, e->f32, tile.x, sfi_muli(e, block.index, sfi_packed_header(e, BLOCK_ELEMENTS)));
+  block_rows(e, &here, sfi_at(e, e->i32, sfi_packed_section(e, STARTS), sfi_muli(e, start, sfi_i64(e, START_WORDS))));
   sfi_loop_end(e, &rows, NULL);
   sfi_loop_end(e, &block, NULL);
   sfi_loop_end(e, &piece, NULL);

@@ -81,7 +81,7 @@ sfi_refusal sfi_counted_accept(sfi_kernel *k, const sfi_plan *plan) {
   /* Many rows, so that a block of X is loaded for many and rows of equal counts are found; and tiles for some threads. */
   int64_t rows = sfi_max(1, k->contract.rows);
   k->tile.row_block = sfi_max(sfi_min(192, rows), sfi_max(sfi_min(384, rows / 2), sfi_ceil_div(rows, 4)));
-  k->tile.row_block = sfi_round_up(k->tile.row_block, k->tile.rows);
+  k->tile.row_block = sfi_round_up(sfi_ceil_div(rows, sfi_ceil_div(rows, k->tile.row_block)), k->tile.rows); /* alike */
   return SFI_REFUSE_NONE;
 }
 
@@ -139,15 +139,8 @@ typedef struct four {
 static void load_four(const group *g, flow *f, int32_t sources, four *out) {
   sfi_emission *e = g->e;
   take_words(g, f, sources * g->unit.words, out->word);
-  LLVMValueRef spread[64];
-  for (int32_t i = 0; i < e->lanes; i++) spread[i] = LLVMConstInt(e->i32, (unsigned)(i % FOUR), false);
-  LLVMTypeRef quarter = LLVMVectorType(e->f32, FOUR);
-  for (int32_t r = 0; r < g->rows; r++) {
-    LLVMValueRef q = LLVMBuildLoad2(e->builder, quarter, sfi_at(e, e->f32, f->v[VALUES], sfi_i64(e, (int64_t)r * FOUR)), "");
-    LLVMSetAlignment(q, 16);
-    q = LLVMBuildShuffleVector(e->builder, q, LLVMGetUndef(quarter), LLVMConstVector(spread, (unsigned)e->lanes), "");
-    out->value[r] = sfi_opaque(e, q); /* else each step broadcasts from memory, which takes a load slot */
-  }
+  for (int32_t r = 0; r < g->rows; r++)
+    out->value[r] = sfi_load_quarters(e, sfi_at(e, e->f32, f->v[VALUES], sfi_i64(e, (int64_t)r * FOUR)));
   f->v[VALUES] = sfi_at(e, e->f32, f->v[VALUES], sfi_i64(e, (int64_t)g->rows * FOUR));
 }
 
@@ -156,8 +149,6 @@ static void step(const group *g, flow *f, const four *in, int32_t slot, int32_t 
   sfi_emission *e = g->e;
   LLVMBuilderRef b = e->builder;
   int32_t vectors = g->columns->vectors;
-  LLVMValueRef pick[64];
-  for (int32_t i = 0; i < e->lanes; i++) pick[i] = LLVMConstInt(e->i32, (unsigned)(i / FOUR * FOUR + slot), false);
   for (int32_t i = 0; i < g->rows / share; i++) {
     int32_t in_word = FOUR / g->unit.words, bits = 64 / in_word;
     LLVMValueRef position = in->word[i * g->unit.words + slot / in_word];
@@ -168,10 +159,7 @@ static void step(const group *g, flow *f, const four *in, int32_t slot, int32_t 
     LLVMValueRef row = g->unit.words == 1 ? sfi_at(e, e->i8, g->x, position) : sfi_x_row_at(e, g->x, position);
     row = sfi_opaque(e, row); /* else the addition goes into all V loads, whose indexed addresses cost an operation each */
     LLVMValueRef w[2];
-    for (int32_t h = 0; h < share; h++) {
-      LLVMValueRef values = in->value[i * share + h];
-      w[h] = LLVMBuildShuffleVector(b, values, LLVMGetUndef(e->vec), LLVMConstVector(pick, (unsigned)e->lanes), "");
-    }
+    for (int32_t h = 0; h < share; h++) w[h] = sfi_pick_quarters(e, in->value[i * share + h], slot);
     for (int32_t v = 0; v < vectors; v++) {
       LLVMValueRef x = sfi_load_vector(e, sfi_at(e, e->f32, row, sfi_i64(e, (int64_t)v * e->lanes)), g->columns->load_mask[v]);
       if (share > 1) x = sfi_opaque(e, x); /* one load for both rows */

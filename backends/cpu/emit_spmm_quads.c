@@ -61,16 +61,8 @@ static void spread_values(sfi_emission *e, LLVMValueRef values, bool shuffle, LL
     for (int i = 0; i < SFI_QUAD; i++) w[i] = sfi_splat(e, sfi_load_scalar(e, e->f32, values, sfi_i64(e, i)));
     return;
   }
-  LLVMValueRef load = LLVMBuildLoad2(e->builder, LLVMVectorType(e->f32, SFI_QUAD), values, ""), index[64];
-  LLVMSetAlignment(load, 16);
-  for (int32_t lane = 0; lane < e->lanes; lane++) index[lane] = LLVMConstInt(e->i32, (unsigned)lane % SFI_QUAD, false);
-  LLVMValueRef all = LLVMBuildShuffleVector(e->builder, load, load, LLVMConstVector(index, (unsigned)e->lanes), "");
-  all = sfi_opaque(e, all); /* else each value becomes a load of its own */
-  for (int i = 0; i < SFI_QUAD; i++) {
-    for (int32_t lane = 0; lane < e->lanes; lane++)
-      index[lane] = LLVMConstInt(e->i32, (unsigned)(lane / SFI_QUAD * SFI_QUAD + i), false);
-    w[i] = LLVMBuildShuffleVector(e->builder, all, all, LLVMConstVector(index, (unsigned)e->lanes), "");
-  }
+  LLVMValueRef all = sfi_load_quarters(e, values);
+  for (int i = 0; i < SFI_QUAD; i++) w[i] = sfi_pick_quarters(e, all, i);
 }
 
 /* acc += one step: of two columns where `share` is 2, of four where it is 1. ragged: values of 0 are skipped. */
