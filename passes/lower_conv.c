@@ -50,6 +50,9 @@ static sfi_window window_of(const side *s) {
 static bool has_padding(const side *s) {
   return s->before || s->after;
 }
+static bool is_point(const side *s) {
+  return s->taps == 1 && !has_padding(s);
+}
 /* Padding, or positions beyond the image in the last phase. */
 static bool needs_copy(const side *s) {
   return has_padding(s) || s->stride != 1;
@@ -185,13 +188,13 @@ static void pixel_operand(sfi_lowering *l, sfi_kernel *kernel, const sfi_shape *
 }
 
 /* Dense kernels read any image where it is, by single pixels, which costs nothing next to many output channels. Not 1x1 windows over
- * pixels that are one index: those anybody reads. */
+ * pixels that are one index, which anybody reads, nor over short rows, which are worth a copy that makes one index of them. */
 static bool may_stay(const sfi_lowering *l, const sfi_kernel *kernel, const sfi_view *view, const side *h, const side *w) {
   const sfi_contract *c = &kernel->contract;
   const int64_t lanes = l->plan->target->lanes;
-  const bool full = sfi_round_up(c->rows, lanes) * 3 <= c->rows * 4,
-             window = needs_copy(h) || needs_copy(w) || h->taps > 1 || w->taps > 1;
-  return c->facts && !is_sparse(c) && c->groups == 1 && full && window && h->out * w->out > 1 && sfi_is_const(view->stride[1]) &&
+  const bool full = sfi_round_up(c->rows, lanes) * 3 <= c->rows * 4, point = is_point(h) && is_point(w);
+  if (point && ((h->stride == 1 && w->stride == 1) || w->out * 2 < lanes)) return false;
+  return c->facts && !is_sparse(c) && c->groups == 1 && full && h->out * w->out > 1 && sfi_is_const(view->stride[1]) &&
          sfi_is_const(view->stride[2]) && sfi_is_const(view->stride[3]);
 }
 
@@ -216,7 +219,7 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
     in_place(kernel, &view, &h, &w);
     return;
   }
-  if (h.taps == 1 && w.taps == 1 && !has_padding(&h) && !has_padding(&w)) {
+  if (is_point(&h) && is_point(&w)) {
     pixel_operand(l, kernel, shape, view, &h, &w);
     return;
   }

@@ -79,8 +79,8 @@ static double step_cycles(int64_t pixels, int64_t vectors) {
 
 static double cycles(const sfi_kernel *k, const sfi_target *target) {
   const cut c = cut_pixels(k, target);
-  const double stored = (double)panel_rows(k, target) * (3 + 0.7 * k->epilogue.n) + 30; /* transposes, epilogue, the loop's end */
-  double row = 0;                                                                       /* of each tap row and channel */
+  const double stored = (double)panel_rows(k, target) * 0.5 * k->epilogue.n + 20; /* transposes, epilogue, the loop's end */
+  double row = 0;                                                                 /* of each tap row and channel */
   int64_t tap_rows = 0;
   for (int64_t p = 0; p < c.pieces; p++)
     for (int64_t tap = 0; tap < taps(k, 1); tap++) {
@@ -90,7 +90,7 @@ static double cycles(const sfi_kernel *k, const sfi_target *target) {
     }
   for (int64_t out = 0; out < c.rows; out++)
     for (int64_t tap = 0; tap < taps(k, 0); tap++) tap_rows += meets(k, 0, tap, out);
-  const double sum = row * 1.02 * (double)(channels(k) * tap_rows) + stored * (double)(c.rows * c.pieces);
+  const double sum = row * 1.01 * (double)(channels(k) * tap_rows) + stored * (double)(c.rows * c.pieces);
   return sum * (double)sfi_ceil_div(k->contract.rows, panel_rows(k, target));
 }
 
