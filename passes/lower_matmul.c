@@ -44,12 +44,12 @@ static void row_output(sfi_lowering *l, sfi_kernel *kernel, sf_value v, const sf
 
 /* Is the product better done with features along lanes, in rows, than with columns along lanes, in panels? A panel's vector holds 16
  * columns, used or not, so it takes as long for one as for 16. Kernels on rows take longer with each column, and the more so the
- * sparser W: with eight columns they win above 40 % of nonzeros, with four above 5 % (measured on Zen 5). */
+ * sparser W: with eight columns they win above 12 % of nonzeros, with four above 3 % (measured on Zen 5). */
 static bool few_columns(sfi_lowering *l, const sfi_kernel *kernel, sfi_poly columns) {
   const double n = (double)sfi_low_bound(l, columns);
   const sfi_facts *facts = kernel->contract.facts; /* NULL: out of memory */
   if (n == 1 || !facts) return true;
-  return l->plan->target->lanes == 16 && n <= 8 && sfi_density(facts) > 0.4 * (n / 8) * (n / 8) * (n / 8);
+  return l->plan->target->lanes == 16 && n <= 8 && sfi_density(facts) > 0.12 * (n / 8) * (n / 8);
 }
 
 /* x[.., n, k] W^T, few rows of x, each a t: a matrix-vector product or several. */

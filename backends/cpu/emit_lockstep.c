@@ -7,34 +7,42 @@
  * touch come first, in SHARED steps, two at a time: X is loaded once for the two, and sixteen multiply-adds need thirteen loads. The rows
  * of a group are paired such that the smallest of the four overlaps, which is the number of shared steps, is largest.
  *
- * K is cut in blocks whose rows of X fit L1; sums stay in the output between blocks. Padding multiplies 0 by an X that the row touches
+ * K is cut in blocks by the size of X and the density; sums stay in the output between blocks. Padding multiplies 0 by an X that the row touches
  * anyway; as that is NaN where X is Inf, a group whose sums hold a NaN is computed again without it (emit_gemm.c explains).
  *
  * Packed W: header | starts | records | positions | values
- *   header: int64 byte offset of each section
+ *   header: int64 byte offset of each section, number of K blocks, columns of W in each
  *   starts: uint32 [row block][K block][4]: first record, number of records, first round, first step
  *   records: uint32 [10]: the group's rows, rounds of two shared steps, rounds of one further step. Rows of a pair are neighbours; a
  *     group with fewer than eight rows repeats its last one. Blocks first and last of K hold every row, those between only groups with
  *     nonzeros
- *   positions: uint16, bytes from the block's first row of X; eight a round
+ *   positions: uint16, floats from the block's first row of X; eight a round
  *   values: float, eight a step */
 #include "emitters.h"
 
 #include <stdlib.h>
 
-enum { STARTS, RECORDS, POSITIONS, VALUES, SECTIONS };
+enum { STARTS, RECORDS, POSITIONS, VALUES, SECTIONS, BLOCKS = SECTIONS, DEPTH };
 enum { GROUP = 8, PAIRS = GROUP / 2, QUAD = 4, START_WORDS = 4, RECORD_WORDS = GROUP + 2, SHARED = GROUP, FURTHER = GROUP + 1 };
-enum { X_SHARE = 65532, FEWEST_SHARED = 6, WORD = 64 };
+enum { FEWEST_SHARED = 6, WORD = 64, DEPTH_MAX = 4096, L1_FLOATS = 12288, HEADER_BYTES = 64 };
 
 /* ---- geometry ------------------------------------------------------------------------------------------------------ */
 
-/* Columns of W in a K block: whole words of a bit set, as many as positions of 16 bits reach; 0 where there are none. Their rows of X fill
- * L1 and a little more: that costs less than further blocks, whose sums come back. Rows of X that are further apart than a register tile
- * is wide fall into few sets of the cache: their distance counts. */
+/* Floats from a row of X to the next. */
+static int64_t x_stride(const sfi_kernel *k) {
+  return sfi_max(1, k->operand[1].stride[1].c[0]);
+}
+
+/* Columns of W in a K block: whole words of a bit set, 0 where positions of 16 bits reach none. The sparser W, the less rows of X that come
+ * from L2 cost against sums that come and go once more a block: X fills two thirds of an L1 of 48 KB above 9 % of nonzeros, all of it
+ * above 3 %, and is not cut below. Rows of X that are further apart than a register tile is wide fall into few sets of the cache: their
+ * distance counts. */
 static int64_t block_depth(const sfi_kernel *k) {
-  int64_t bytes = sfi_max(4, k->operand[1].stride[1].c[0] * 4), all = sfi_max(1, k->contract.depth.c[0]);
-  int64_t most = X_SHARE / bytes / WORD * WORD;
-  if (most == 0) return 0;
+  double density = sfi_density(k->contract.facts);
+  int64_t all = sfi_max(1, k->contract.depth.c[0]), reach = UINT16_MAX / x_stride(k) / WORD * WORD, most = DEPTH_MAX;
+  if (reach == 0) return 0;
+  if (density > 0.03) most = (density > 0.09 ? 8192 : L1_FLOATS) / x_stride(k) / WORD * WORD;
+  most = sfi_min(sfi_max(most, WORD), reach);
   return sfi_round_up(sfi_ceil_div(all, sfi_ceil_div(all, most)), WORD);
 }
 static int64_t block_count(const sfi_kernel *k) {
@@ -58,10 +66,11 @@ sfi_refusal sfi_lockstep_accept(sfi_kernel *k, const sfi_plan *plan) {
 
 /* Measured on Zen 5. What rows share grows with the density; sums that come back between blocks of K cost more than the visit. */
 double sfi_lockstep_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
-  double nonzeros = (double)k->contract.facts->nonzeros, density = sfi_density(k->contract.facts);
-  int64_t blocks = block_count(k);
-  double visits = (double)(sfi_ceil_div(k->contract.rows, GROUP) * blocks);
-  double cycles = nonzeros * (0.835 - 0.2 * density) + visits * (blocks > 1 ? 60 : 20);
+  const double nonzeros = (double)k->contract.facts->nonzeros, density = sfi_density(k->contract.facts);
+  const int64_t blocks = block_count(k);
+  const double visits = (double)(sfi_ceil_div(k->contract.rows, GROUP) * blocks);
+  const double step = block_depth(k) * x_stride(k) > L1_FLOATS ? 1 : blocks > 1 ? 0.85 : 0.8;
+  const double cycles = nonzeros * (step - 0.16 * density) + visits * (blocks > 1 ? 60 : 20);
   return sfi_cycles_us(plan->target, sfi_total_columns(k, plan->target, symbol) / plan->target->lanes * cycles);
 }
 
@@ -142,9 +151,9 @@ static int64_t next_bit(uint64_t *bits, int64_t words) {
 /* One group in one block of K, columns from `begin` on; out NULL only counts. */
 static void pack_group(packer *p, const int32_t row[GROUP], int64_t begin, int64_t words, uint8_t *out, const int64_t *offset) {
   const sfi_kernel *k = p->k;
-  int64_t overlap[GROUP][GROUP], most = 0, stride = k->operand[1].stride[1].c[0] * 4;
+  int64_t overlap[GROUP][GROUP], most = 0, stride = x_stride(k);
   int all[GROUP] = {0, 1, 2, 3, 4, 5, 6, 7}, paired[GROUP];
-  uint64_t left[GROUP][X_SHARE / 4 / WORD], common[PAIRS][X_SHARE / 4 / WORD];
+  uint64_t left[GROUP][DEPTH_MAX / WORD], common[PAIRS][DEPTH_MAX / WORD];
   for (int a = 0; a < GROUP; a++)
     for (int b = 0; b < GROUP; b++) {
       const uint64_t *x = p->bits + row[a] * p->words + begin / WORD, *y = p->bits + row[b] * p->words + begin / WORD;
@@ -228,7 +237,7 @@ sf_status sfi_lockstep_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_
       if (sfi_weight_at(&k->contract, r, c) != 0) p.bits[r * words + c / WORD] |= (uint64_t)1 << c % WORD;
   deal_rows(&p, p.row + rows);
   pack_blocks(&p, NULL, NULL);
-  int64_t offset[SECTIONS + 1] = {64};
+  int64_t offset[SECTIONS + 1] = {HEADER_BYTES};
   offset[RECORDS] = offset[STARTS] + sfi_round_up(tiles * block_count(k) * START_WORDS * 4, 64);
   offset[POSITIONS] = offset[RECORDS] + sfi_round_up(p.records * RECORD_WORDS * 4, 64);
   offset[VALUES] = offset[POSITIONS] + sfi_round_up(p.rounds * GROUP * 2, 64);
@@ -236,7 +245,9 @@ sf_status sfi_lockstep_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_
   if (!sfi_blob_init(out, allocator, (size_t)offset[SECTIONS])) {
     st = sfi_fail_memory(diag);
   } else {
+    const int64_t blocks[] = {block_count(k), block_depth(k)};
     memcpy(out->data, offset, SECTIONS * sizeof *offset);
+    memcpy(out->data + BLOCKS * sizeof *offset, blocks, sizeof blocks);
     pack_blocks(&p, out->data, offset);
   }
   sfi_free(allocator, scratch, bytes);
@@ -273,7 +284,7 @@ static void load_columns(sfi_emission *e, const sfi_columns *columns, LLVMValueR
   for (int i = 0; i < GROUP; i++) {
     LLVMValueRef quad = LLVMBuildExtractElement(b, all, sfi_i64(e, i / QUAD), "");
     LLVMValueRef position = LLVMBuildAnd(b, LLVMBuildLShr(b, quad, sfi_i64(e, 16 * (i % QUAD)), ""), sfi_i64(e, 0xffff), "");
-    xv[i] = sfi_load_vector(e, sfi_at(e, e->i8, x, position), columns->load_mask[0]);
+    xv[i] = sfi_load_vector(e, sfi_at(e, e->f32, x, position), columns->load_mask[0]);
   }
 }
 
@@ -357,16 +368,18 @@ static void block_groups(sfi_emission *e, const sfi_columns *columns, LLVMValueR
 
 static void lockstep_rows(sfi_emission *e, const sfi_columns *columns, LLVMValueRef row_begin, LLVMValueRef row_end) {
   (void)row_end;
-  const sfi_kernel *k = e->kernel;
-  int64_t blocks = block_count(k);
-  LLVMValueRef tile = LLVMBuildUDiv(e->builder, row_begin, sfi_i64(e, k->tile.row_block), "");
-  LLVMValueRef starts = sfi_at(e, e->i32, sfi_packed_section(e, STARTS), sfi_muli(e, tile, sfi_i64(e, blocks * START_WORDS)));
+  LLVMBuilderRef b = e->builder;
+  LLVMValueRef blocks = sfi_packed_header(e, BLOCKS), depth = sfi_packed_header(e, DEPTH), one = sfi_i64(e, 1);
+  LLVMValueRef tile = LLVMBuildUDiv(b, row_begin, sfi_i64(e, e->kernel->tile.row_block), "");
+  LLVMValueRef words = sfi_i64(e, START_WORDS);
+  LLVMValueRef starts = sfi_at(e, e->i32, sfi_packed_section(e, STARTS), sfi_muli(e, sfi_muli(e, tile, blocks), words));
   sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_i64(e, blocks), sfi_i64(e, 1), NULL, 0);
-  LLVMValueRef start = sfi_at(e, e->i32, starts, sfi_muli(e, loop.index, sfi_i64(e, START_WORDS)));
-  LLVMValueRef x = sfi_x_row(e, columns->x, sfi_muli(e, loop.index, sfi_i64(e, block_depth(k))));
-  block_groups(e, columns, x, start, LLVMBuildICmp(e->builder, LLVMIntEQ, loop.index, sfi_i64(e, 0), ""),
-               LLVMBuildICmp(e->builder, LLVMIntEQ, loop.index, sfi_i64(e, blocks - 1), ""));
+  sfi_loop_begin(e, &loop, sfi_i64(e, 0), blocks, one, NULL, 0);
+  LLVMValueRef start = sfi_at(e, e->i32, starts, sfi_muli(e, loop.index, words));
+  LLVMValueRef x = sfi_x_row(e, columns->x, sfi_muli(e, loop.index, depth));
+  LLVMValueRef last = LLVMBuildSub(b, blocks, one, "");
+  block_groups(e, columns, x, start, LLVMBuildICmp(b, LLVMIntEQ, loop.index, sfi_i64(e, 0), ""),
+               LLVMBuildICmp(b, LLVMIntEQ, loop.index, last, ""));
   sfi_loop_end(e, &loop, NULL);
 }
 
