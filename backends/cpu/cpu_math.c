@@ -56,12 +56,15 @@ static LLVMValueRef power_of_two(sfi_emission *e, LLVMValueRef n, LLVMValueRef l
   return LLVMBuildBitCast(e->builder, LLVMBuildShl(e->builder, biased, int_constant(e, like, 23), ""), LLVMTypeOf(like), "");
 }
 
+static bool has_scalef(const sfi_emission *e, LLVMValueRef v) {
+  return LLVMGetTypeKind(LLVMTypeOf(v)) == LLVMVectorTypeKind && e->target->masks && e->lanes == 16;
+}
+
 /* y 2^n for whole n in [-252, 254], or NaN where y is. Without an instruction for it, 1.5 * 2^23 is added so that n stands in the low bits
  * of the sum (no conversion that NaN could upset), and the scaling is split in two factors, so that results reach the subnormals and
  * infinity exactly. */
 static LLVMValueRef scaled(sfi_emission *e, LLVMValueRef y, LLVMValueRef n) {
-  bool vector = LLVMGetTypeKind(LLVMTypeOf(y)) == LLVMVectorTypeKind;
-  if (vector && e->target->masks && e->lanes == 16) {
+  if (has_scalef(e, y)) {
     LLVMValueRef all = LLVMConstInt(e->i16, 0xffff, false), rounding = LLVMConstInt(e->i32, 4, false);
     return sfi_intrinsic(e, "llvm.x86.avx512.mask.scalef.ps.512", NULL, 0, (LLVMValueRef[]){y, n, y, all, rounding}, 5);
   }
@@ -85,6 +88,21 @@ LLVMValueRef sfi_exp(sfi_emission *e, LLVMValueRef x) {
   LLVMValueRef n = sub(e, sfi_fma(e, x, constant(e, x, 1.44269504088896341), magic), magic);
   LLVMValueRef r = sfi_fma(e, n, constant(e, x, -0.693359375), x);
   return scaled_exp(e, sfi_fma(e, n, constant(e, x, 2.12194440e-4), r), n);
+}
+
+/* 2^x = 2^floor(x) 2^f, 0 <= f < 1, by a minimax polynomial made for this file; relative error below 3 u. */
+LLVMValueRef sfi_exp2(sfi_emission *e, LLVMValueRef x) {
+  static const double c[] = {0.99999994,          0.6931530833244324,  0.24015361070632935,
+                             0.05582631751894951, 0.00898933969438076, 0.0018775766948238015};
+  if (has_scalef(e, x)) { /* which takes the floor itself; and of an infinity nothing remains */
+    LLVMValueRef all = LLVMConstInt(e->i16, 0xffff, false), down = LLVMConstInt(e->i32, 9, false),
+                 mode = LLVMConstInt(e->i32, 4, false);
+    LLVMValueRef f = sfi_intrinsic(e, "llvm.x86.avx512.mask.reduce.ps.512", NULL, 0, (LLVMValueRef[]){x, down, x, all, mode}, 5);
+    return scaled(e, polynomial(e, f, c, (int)SFI_COUNT(c)), x);
+  }
+  x = at_most(e, at_least(e, x, -151), 129);
+  LLVMValueRef n = unary(e, "llvm.floor", x);
+  return scaled(e, polynomial(e, sub(e, x, n), c, (int)SFI_COUNT(c)), n);
 }
 
 /* Near zero Cephes' tanhf polynomial, beyond it 1 - 2 / (e^2|x| + 1). */

@@ -117,5 +117,6 @@ LLVMValueRef sfi_access_index(sfi_emission *e, const sfi_access *access, const s
 LLVMValueRef sfi_elementwise(sfi_emission *e, sf_op op, LLVMValueRef a, LLVMValueRef b);
 LLVMValueRef sfi_where(sfi_emission *e, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y); /* c = 0 ? y : x */
 LLVMValueRef sfi_exp(sfi_emission *e, LLVMValueRef x);
+LLVMValueRef sfi_exp2(sfi_emission *e, LLVMValueRef x); /* 2^x */
 
 #endif

@@ -22,13 +22,13 @@ sfi_refusal sfi_attend_accept(sfi_kernel *k, const sfi_plan *plan) {
 }
 
 double sfi_attend_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
-  enum { EXP = 14 }; /* cycles a vector of scores, beside the products */
+  enum { EXP = 6 }; /* cycles a vector of scores, beside the products */
   double tiles = 1;
   int64_t n = 0, keys = 0;
   for (int32_t d = 0; d < 3; d++) tiles *= sfi_extent_eval(k->extent[d], symbol, &n) ? (double)n : 0;
   sfi_poly_eval(k->attend.keys, symbol, &keys);
   const double features = (double)(k->attend.depth + k->extent[3].of.c[0]);
-  return sfi_cycles_us(plan->target, tiles * (double)k->tile.vectors * ((double)keys * (features / 2 * 1.15 + EXP) + features * 4));
+  return sfi_cycles_us(plan->target, tiles * (double)k->tile.vectors * ((double)keys * (features / 2 * 1.05 + EXP) + features * 4));
 }
 
 typedef struct attention {
@@ -55,28 +55,40 @@ static LLVMValueRef lane_of(const attention *a, int32_t v) {
   return sfi_i64(a->e, (int64_t)v * a->e->lanes);
 }
 
-static LLVMValueRef largest(sfi_emission *e, LLVMValueRef x, LLVMValueRef y) {
-  LLVMTypeRef type = LLVMTypeOf(x);
-  return sfi_intrinsic(e, "llvm.maximum", &type, 1, (LLVMValueRef[]){x, y}, 2);
+/* The larger of y and what may be NaN: a NaN among the scores comes back as its exponential. */
+static LLVMValueRef largest(sfi_emission *e, LLVMValueRef y, LLVMValueRef x) {
+  return LLVMBuildSelect(e->builder, LLVMBuildFCmp(e->builder, LLVMRealOGT, x, y, ""), x, y, "");
 }
 
-/* Rows of an operand that the tile broadcasts: address of each of `count` indices from `first` on; those past `last` read the last one
- * again. */
-static void row_addresses(const attention *a, LLVMValueRef base, LLVMValueRef first, LLVMValueRef last, sfi_poly stride,
-                          LLVMValueRef *out) {
+/* Are products kept as scores before they are scaled? Then the factor goes with that of the exponential's base. */
+static bool unscaled(const sfi_attend *attend) {
+  return !attend->mask && attend->scale > 0;
+}
+
+/* e^(scale * (score - most)), as a power of 2. */
+static LLVMValueRef exponential(sfi_emission *e, LLVMValueRef score, LLVMValueRef most) {
+  const sfi_attend *attend = &e->kernel->attend;
+  const double log2_e = 1.44269504088896341, factor = unscaled(attend) ? (double)attend->scale * log2_e : log2_e;
+  return sfi_exp2(e, LLVMBuildFMul(e->builder, LLVMBuildFSub(e->builder, score, most, ""), sfi_vconst(e, factor), ""));
+}
+
+/* `rows` rows of an operand that the tile broadcasts: address of each index from `first` on; those past `last` read the last one again. */
+static void row_addresses(const attention *a, int32_t rows, LLVMValueRef base, LLVMValueRef first, LLVMValueRef last,
+                          sfi_poly stride, LLVMValueRef *out) {
   sfi_emission *e = a->e;
-  for (int32_t r = 0; r < a->rows; r++) {
-    LLVMValueRef index = sfi_mini(e, sfi_addi(e, first, sfi_i64(e, r)), last);
+  for (int32_t r = 0; r < rows; r++) {
+    LLVMValueRef index = sfi_addi(e, first, sfi_i64(e, r));
+    if (last) index = sfi_mini(e, index, last);
     out[r] = sfi_at(e, e->f32, base, sfi_muli(e, index, sfi_poly_value(e, stride)));
   }
 }
 
 /* acc[r][v] += row[r][i * stride] * x[i][v] for i in [begin, end): x at x + i * x_step. seen: terms of queries that do not see i are
  * left out. */
-static void multiply(const attention *a, const LLVMValueRef *row, sfi_poly stride, LLVMValueRef x, LLVMValueRef x_step,
-                     LLVMValueRef begin, LLVMValueRef end, bool seen, LLVMValueRef *acc) {
+static void multiply(const attention *a, int32_t rows, const LLVMValueRef *row, sfi_poly stride, LLVMValueRef x,
+                     LLVMValueRef x_step, LLVMValueRef begin, LLVMValueRef end, bool seen, LLVMValueRef *acc) {
   sfi_emission *e = a->e;
-  const int32_t count = a->rows * a->vectors;
+  const int32_t count = rows * a->vectors;
   LLVMValueRef next[SFI_ACCUMULATORS_MAX], vector[SFI_VECTORS_MAX], sees[SFI_VECTORS_MAX] = {NULL};
   sfi_loop loop;
   sfi_loop_begin(e, &loop, begin, end, sfi_i64(e, 1), acc, (unsigned)count);
@@ -88,7 +100,7 @@ static void multiply(const attention *a, const LLVMValueRef *row, sfi_poly strid
     LLVMValueRef i = sfi_splat(e, LLVMBuildTrunc(e->builder, loop.index, e->i32, ""));
     sees[v] = LLVMBuildICmp(e->builder, LLVMIntSLT, i, a->seen[v], "");
   }
-  for (int32_t r = 0; r < a->rows; r++) {
+  for (int32_t r = 0; r < rows; r++) {
     LLVMValueRef value = sfi_splat(e, sfi_load_scalar(e, e->f32, row[r], offset));
     for (int32_t v = 0; v < a->vectors; v++) {
       const int32_t i = r * a->vectors + v;
@@ -110,15 +122,16 @@ static void score_block(attention *a, LLVMValueRef *most) {
   for (int32_t v = 0; v < a->vectors; v++) most[v] = sfi_vconst(e, -__builtin_inf());
   sfi_loop keys;
   sfi_loop_begin(e, &keys, sfi_i64(e, 0), a->keys, sfi_i64(e, a->rows), most, (unsigned)a->vectors);
-  row_addresses(a, a->k, keys.index, last, k->stride[6], row);
+  row_addresses(a, a->rows, a->k, keys.index, last, k->stride[6], row);
   for (int32_t i = 0; i < a->rows * a->vectors; i++) acc[i] = LLVMConstNull(e->vec);
-  multiply(a, row, k->stride[3], a->q, a->q_step, sfi_i64(e, 0), sfi_i64(e, attend->depth), false, acc);
+  multiply(a, a->rows, row, k->stride[3], a->q, a->q_step, sfi_i64(e, 0), sfi_i64(e, attend->depth), false, acc);
   for (int32_t v = 0; v < a->vectors; v++) next[v] = keys.carried[v];
   for (int32_t r = 0; r < a->rows; r++) {
     LLVMValueRef at = sfi_addi(e, keys.index, sfi_i64(e, r)),
                  key = sfi_mini(e, at, last); /* the last key again is no new maximum */
     for (int32_t v = 0; v < a->vectors; v++) {
-      LLVMValueRef s = LLVMBuildFMul(e->builder, acc[r * a->vectors + v], sfi_vconst(e, (double)attend->scale), "");
+      LLVMValueRef s = acc[r * a->vectors + v], scale = sfi_vconst(e, (double)attend->scale);
+      if (!attend->mask && !unscaled(attend)) s = LLVMBuildFMul(e->builder, s, scale, "");
       if (attend->mask) {
         sfi_point p = a->at;
         p.index[4] = lane_of(a, v);
@@ -126,7 +139,7 @@ static void score_block(attention *a, LLVMValueRef *most) {
         p.vector = true;
         p.vector_dim = 4;
         p.mask = a->exists[v];
-        s = LLVMBuildFAdd(e->builder, s, sfi_operand_load(e, attend->mask, &p), "");
+        s = sfi_fma(e, s, scale, sfi_operand_load(e, attend->mask, &p));
       }
       if (attend->causal) {
         LLVMValueRef j = sfi_splat(e, LLVMBuildTrunc(e->builder, key, e->i32, ""));
@@ -150,7 +163,7 @@ static void exponentials(attention *a, LLVMValueRef *sum) {
   sfi_loop_begin(e, &keys, sfi_i64(e, 0), a->keys, sfi_i64(e, 1), sum, (unsigned)a->vectors);
   for (int32_t v = 0; v < a->vectors; v++) {
     LLVMValueRef place = cell(a, a->scores, keys.index, lane_of(a, v));
-    LLVMValueRef p = sfi_exp(e, LLVMBuildFSub(e->builder, sfi_load_vector(e, place, NULL), a->safe[v], ""));
+    LLVMValueRef p = exponential(e, sfi_load_vector(e, place, NULL), a->safe[v]);
     sfi_store_vector(e, p, place, NULL);
     next[v] = LLVMBuildFAdd(e->builder, keys.carried[v], p, "");
   }
@@ -158,26 +171,33 @@ static void exponentials(attention *a, LLVMValueRef *sum) {
   memcpy(sum, keys.carried, (size_t)a->vectors * sizeof *sum);
 }
 
-/* result = result * correction + exponentials * v. */
-static void value_block(attention *a, const LLVMValueRef *correction) {
+/* result = result * correction + exponentials * v for `count` times `rows` features from `first` on. */
+static void value_rows(attention *a, int64_t first, int64_t count, int32_t rows, const LLVMValueRef *correction) {
   sfi_emission *e = a->e;
   const sfi_access *v_access = &e->kernel->operand[3];
   LLVMValueRef row[SFI_ROWS_MAX], acc[SFI_ACCUMULATORS_MAX], zero = sfi_i64(e, 0), step = sfi_i64(e, a->width);
   sfi_loop features;
-  sfi_loop_begin(e, &features, zero, sfi_i64(e, a->features), sfi_i64(e, a->rows), NULL, 0);
-  row_addresses(a, a->v, features.index, sfi_i64(e, a->features - 1), v_access->stride[3], row);
-  for (int32_t i = 0; i < a->rows * a->vectors; i++) {
+  sfi_loop_begin(e, &features, sfi_i64(e, first), sfi_i64(e, first + count * rows), sfi_i64(e, rows), NULL, 0);
+  row_addresses(a, rows, a->v, features.index, NULL, v_access->stride[3], row);
+  for (int32_t i = 0; i < rows * a->vectors; i++) {
     LLVMValueRef f = sfi_addi(e, features.index, sfi_i64(e, i / a->vectors));
     acc[i] = sfi_load_vector(e, cell(a, a->result, f, lane_of(a, i % a->vectors)), NULL);
     acc[i] = LLVMBuildFMul(e->builder, acc[i], correction[i % a->vectors], "");
   }
-  multiply(a, row, v_access->stride[6], a->scores, step, zero, a->whole, false, acc);
-  if (e->kernel->attend.causal) multiply(a, row, v_access->stride[6], a->scores, step, a->whole, a->keys, true, acc);
-  for (int32_t i = 0; i < a->rows * a->vectors; i++) {
+  multiply(a, rows, row, v_access->stride[6], a->scores, step, zero, a->whole, false, acc);
+  if (e->kernel->attend.causal) multiply(a, rows, row, v_access->stride[6], a->scores, step, a->whole, a->keys, true, acc);
+  for (int32_t i = 0; i < rows * a->vectors; i++) {
     LLVMValueRef f = sfi_addi(e, features.index, sfi_i64(e, i / a->vectors));
     sfi_store_vector(e, acc[i], cell(a, a->result, f, lane_of(a, i % a->vectors)), NULL);
   }
   sfi_loop_end(e, &features, NULL);
+}
+
+/* Tiles of all features, as even as they can be, so that none is computed in vain. */
+static void value_block(attention *a, const LLVMValueRef *correction) {
+  const int64_t tiles = sfi_ceil_div(a->features, a->rows), least = a->features / tiles, larger = a->features % tiles;
+  if (larger) value_rows(a, 0, larger, (int32_t)least + 1, correction);
+  value_rows(a, larger * (least + 1), tiles - larger, (int32_t)least, correction);
 }
 
 /* Address of the block's first key. */
@@ -221,7 +241,7 @@ static void key_block(attention *a, LLVMValueRef block, LLVMValueRef keys, const
     /* Where no key has a score yet, its exponential is 0 and not that of -Inf + Inf. */
     LLVMValueRef none = LLVMBuildFCmp(e->builder, LLVMRealOEQ, next[v], low, "");
     a->safe[v] = LLVMBuildSelect(e->builder, none, LLVMConstNull(e->vec), next[v], "");
-    correction[v] = sfi_exp(e, LLVMBuildFSub(e->builder, carried[v], a->safe[v], ""));
+    correction[v] = exponential(e, carried[v], a->safe[v]);
   }
   exponentials(a, sum);
   for (int32_t v = 0; v < a->vectors; v++) next[a->vectors + v] = sfi_fma(e, carried[a->vectors + v], correction[v], sum[v]);
