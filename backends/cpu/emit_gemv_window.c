@@ -97,7 +97,7 @@ static void order_rows(const packer *p, int32_t *row, uint8_t *place) {
   for (int64_t begin = 0; begin < rows; begin += block) {
     for (int64_t i = 0; i < block; i++) {
       int64_t r = begin + i, count = r < rows ? p->start[r + 1] - p->start[r] : -1;
-      key[i] = (count << 8) + block - 1 - i;
+      key[i] = count * 256 + block - 1 - i;
     }
     qsort(key, (size_t)block, sizeof *key, falling);
     for (int64_t i = 0; i < block; i++) {
