@@ -47,6 +47,8 @@ function(sf_directory directory)
   endif()
   if(directory STREQUAL "backends/cpu")
     target_include_directories(${name} SYSTEM PRIVATE ${LLVM_INCLUDE_DIRS})
+    # Its library is loaded when it is first needed.
+    target_compile_definitions(${name} PRIVATE SFI_LLVM_NAME="$<TARGET_SONAME_FILE_NAME:LLVM>" SFI_LLVM_FILE="$<TARGET_FILE:LLVM>")
   endif()
   if(directory STREQUAL "onnx")
     sf_nanopb(${name} onnx_model)

@@ -4,8 +4,11 @@
 
 #include "cpu.h"
 
-/* Registers LLVM's targets; any thread, any number of times. */
-void sfi_cpu_initialize(void);
+/* Loads LLVM and registers its targets; any thread, any number of times, before anything else of LLVM is called. UNSUPPORTED where its
+ * library is not there. */
+sf_status sfi_cpu_initialize(sfi_diag *diag);
+/* The first half. NULL: done; else why not. Once a process. */
+const char *sfi_llvm_load(void);
 sf_status sfi_cpu_compile(const sfi_plan *plan, const sfi_kernel *kernel, sfi_format format, const sf_allocator *allocator,
                           sfi_diag *diag, sfi_blob *out_blob);
 sf_status sfi_cpu_loader_create(const sf_allocator *allocator, sfi_diag *diag, sfi_loader **out_loader);

@@ -15,7 +15,9 @@ static const char passes[] = "function(early-cse,instcombine<no-verify-fixpoint>
                              "loop-mssa(loop-rotate,licm),early-cse,instcombine<no-verify-fixpoint>,dse,simplifycfg)";
 
 /* LLVM's tables of targets are global; filled once a process. */
+static const char *missing; /* NULL, or why LLVM is not there */
 static void initialize_targets(void) {
+  if ((missing = sfi_llvm_load())) return;
   LLVMInitializeX86TargetInfo();
   LLVMInitializeX86Target();
   LLVMInitializeX86TargetMC();
@@ -27,9 +29,10 @@ static void initialize_targets(void) {
   LLVMInitializeAArch64AsmPrinter();
   LLVMInitializeAArch64AsmParser();
 }
-void sfi_cpu_initialize(void) {
+sf_status sfi_cpu_initialize(sfi_diag *diag) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, initialize_targets);
+  return missing ? sfi_fail(diag, SF_STATUS_UNSUPPORTED, NULL, NULL, "LLVM is needed and cannot be loaded: %s", missing) : SF_OK;
 }
 
 /* Errors that LLVM reports by its handler (bad inline assembly among them) must fail the compile, not print. */
@@ -87,7 +90,7 @@ static sf_status failed(sfi_diag *diag, const sfi_kernel *kernel, const char *wh
 
 sf_status sfi_cpu_compile(const sfi_plan *plan, const sfi_kernel *kernel, sfi_format format, const sf_allocator *allocator,
                           sfi_diag *diag, sfi_blob *out) {
-  sf_status st = SF_OK;
+  sf_status st = sfi_cpu_initialize(diag);
   char *text = NULL;
   LLVMTargetRef target = NULL;
   LLVMTargetMachineRef machine = NULL;
@@ -98,7 +101,7 @@ sf_status sfi_cpu_compile(const sfi_plan *plan, const sfi_kernel *kernel, sfi_fo
   report r = {0};
   const sfi_target *t = plan->target;
 
-  sfi_cpu_initialize();
+  if (st != SF_OK) return st;
   sfi_emission e = {.target = t,
                     .plan = plan,
                     .kernel = kernel,

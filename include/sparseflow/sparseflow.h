@@ -211,7 +211,7 @@ SF_API sf_op sf_graph_value_op(const sf_graph *graph, sf_value value);
 SF_API int32_t sf_graph_operand_count(const sf_graph *graph, sf_value value);
 SF_API sf_value sf_graph_operand(const sf_graph *graph, sf_value value, int32_t i);
 SF_API sf_status sf_graph_value_attr(const sf_graph *graph, sf_value value, sf_attr_id id, sf_attr *out_attr);
-/* Elements of a weight or constant, borrowed; NULL for other values. Since 0.1. */
+/* Elements of a weight or constant, borrowed; NULL for other values, and where they cannot be read (sf_context_take_error). Since 0.1. */
 SF_API const void *sf_graph_value_data(const sf_graph *graph, sf_value value, size_t *out_bytes);
 /* Gives a weight other elements of the same type and number; programs that are compiled already keep theirs. Since 0.1. */
 SF_API sf_status sf_graph_set_weight(sf_graph *graph, sf_value weight, const void *data, size_t bytes, sf_ownership ownership);
@@ -225,7 +225,9 @@ SF_API sf_value sf_graph_output_value(const sf_graph *graph, int32_t i);
 /* Sink of text. Returns false to stop. */
 typedef bool (*sf_write_fn)(void *user, const char *text, size_t length);
 
-/* Text form (docs/text-form.md). Weight files are looked for beside `path`, never outside its folder. */
+/* Text form (docs/text-form.md). Weight files are looked for beside `path`, never outside its folder. Large weights are read when they are
+ * needed, while the graph lives: the file may be removed or replaced meanwhile, but not written to; a weight that changed under a compile
+ * is SF_STATUS_MALFORMED_FILE. */
 SF_API sf_status sf_graph_parse_file(sf_context *context, const char *path, sf_graph **out_graph);
 /* `name` stands for the file in messages; `folder` holds the weight files, NULL: none may be named. */
 SF_API sf_status sf_graph_parse(sf_context *context, const char *text, size_t length, const char *name, const char *folder,
