@@ -1,12 +1,21 @@
 /* Operations that move elements and compute nothing. */
 #include "ref_kernel.h"
 
-/* The data of a WEIGHT or CONSTANT. An INPUT has none: its tensor is the host's. */
+#include <math.h>
+
+/* The data of a WEIGHT or CONSTANT; NaN where it cannot be read. An INPUT has none: its tensor is the host's. */
 void sfi_ref_leaf(const sfi_ref_call *call) {
   sf_tensor data = *call->output;
-  data.data = (void *)(uintptr_t)call->node->data;
+  sfi_diag diag = {0};
+  if (!sfi_node_is_static(call->node)) return;
+  data.data = (void *)(uintptr_t)sfi_node_open(call->node, &diag);
   data.dtype = call->node->dtype;
-  if (data.data) sfi_ref_reshape(&(sfi_ref_call){.node = call->node, .inputs = &data, .output = call->output});
+  if (data.data) {
+    sfi_ref_reshape(&(sfi_ref_call){.node = call->node, .inputs = &data, .output = call->output});
+    sfi_node_close(call->node);
+  } else {
+    for (int64_t i = 0, n = sfi_ref_numel(call->output); i < n; i++) sfi_ref_store(call->output, i, NAN);
+  }
 }
 
 void sfi_ref_reshape(const sfi_ref_call *call) {

@@ -4,6 +4,7 @@
 #include "compare.h"
 #include "plan_fixture.h"
 #include "random_graph.h"
+#include "ref.h"
 
 enum { GRAPHS = 400 };
 
