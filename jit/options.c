@@ -49,7 +49,7 @@ static bool is_symbolic(const sf_graph *graph) {
 }
 
 static sf_status read_classes(const sf_graph *graph, const sf_compile_options *options, sfi_diag *diag, sfi_settings *settings) {
-  static const int64_t defaults[] = {1, 16};
+  static const int64_t defaults[] = {1, 4, 16};
   const int64_t *classes = options->classes;
   int32_t n = options->n_classes;
   if (!classes && n == 0) {

@@ -289,7 +289,7 @@ typedef struct sf_compile_options {
   int32_t opt_level; /* 0: no fusion, no propagation; 1: canonical form; 2, the default: all. Given as level + 1; 0: default */
   sf_isa isa;        /* SF_ISA_NATIVE: the context's. Another one needs SF_COMPILE_CACHE_ONLY unless the machine has it */
   /* Classes of the symbolic dimension, ascending upper bounds; a program holds one specialisation for each, and one for
-   * all above. NULL with 0: {1, 16}. Ignored for a graph without a symbolic dimension. */
+   * all above. NULL with 0: {1, 4, 16}. Ignored for a graph without a symbolic dimension. */
   int32_t n_classes;
   const int64_t *classes;
   const char *emitter; /* NULL: choose; else the emitter for all contractions that it accepts ("spmm-dictionary", ...) */

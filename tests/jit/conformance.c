@@ -51,7 +51,7 @@ static const struct {
 };
 enum { PATTERNS_OF_MANY = 3 }; /* of a graph with another head or tail than the plain one */
 
-static const int64_t extents[] = {1, 17, 65, 0, 2, 15, 16, 63, 64, 130};
+static const int64_t extents[] = {1, 17, 65, 0, 2, 4, 15, 16, 63, 64, 130};
 enum { EXTENTS_OF_MANY = 4 }; /* of all patterns but the first */
 
 /* ---- emitters in favour -------------------------------------------------------------------------------------------- */

@@ -82,7 +82,7 @@ static sf_graph *graph_of(const soak *s, uint64_t seed, int32_t operations) {
 }
 
 static bool check_built(soak *s, const sf_graph *graph, uint64_t seed) {
-  static const int64_t extents[] = {1, 2, 3, 15, 16, 17, 33};
+  static const int64_t extents[] = {1, 2, 3, 4, 5, 15, 16, 17, 33};
   sf_program *programs[3] = {NULL};
   bool good = compile(s, s->whole, graph, 2, NULL, "compile", &programs[0]) &&
               compile(s, s->pieces, graph, 2, NULL, "compile in pieces", &programs[1]);
