@@ -15,7 +15,9 @@ typedef struct side {
   int64_t extent;                      /* of one phase */
 } side;
 
-enum { SPARSE_PERCENT = 60 }; /* of weights that are not zero, up to which rows and channels begin on whole vectors */
+/* Of weights that are not zero, up to which rows and channels begin on whole vectors; and where rows would stand side by side, which leaves
+ * more lanes idle and which dense kernels cannot read. */
+enum { SPARSE_PERCENT = 60, SPARSE_PERCENT_FOLDED = 42 };
 
 /* Nonzeros that read an input channel, on average, from which it pays to copy the channel to a vector's boundary. */
 enum { NONZEROS_A_CHANNEL = 16 };
@@ -69,13 +71,20 @@ static bool is_sparse(const sfi_contract *contract) {
   return contract->facts && sfi_density(contract->facts) * 100 <= SPARSE_PERCENT;
 }
 
+/* Rows of an image with few pixels across that stand side by side. */
+static int64_t fold_of(const sfi_lowering *l, const side *h, const side *w) {
+  /* Columns past the image need not be there: what is read behind a row counts as 0. */
+  const int64_t columns = sfi_max(w->out, sfi_min(w->extent, sfi_ceil_div(w->in + w->before, w->stride)));
+  int64_t fold = 1;
+  while (columns * fold * 2 <= l->plan->target->lanes && fold * 2 <= h->out) fold *= 2;
+  return fold;
+}
+
 static layout make_layout(const sfi_lowering *l, const sfi_contract *contract, const side *h, const side *w) {
   const int64_t lanes = l->plan->target->lanes;
   layout out = {.pitch = w->extent, .fold = 1};
   if (is_sparse(contract)) {
-    /* Columns past the image need not be there: what is read behind a row counts as 0. */
-    const int64_t columns = sfi_max(w->out, sfi_min(w->extent, sfi_ceil_div(w->in + w->before, w->stride)));
-    while (columns * out.fold * 2 <= lanes && out.fold * 2 <= h->out) out.fold *= 2;
+    out.fold = fold_of(l, h, w);
     out.pitch = out.fold > 1 ? lanes : sfi_round_up(w->extent, lanes);
   }
   out.rows = sfi_ceil_div(h->out, out.fold) + h->extent - h->out;
@@ -194,8 +203,9 @@ static bool may_stay(const sfi_lowering *l, const sfi_kernel *kernel, const sfi_
   const int64_t lanes = l->plan->target->lanes;
   const bool full = sfi_round_up(c->rows, lanes) * 3 <= c->rows * 4, point = is_point(h) && is_point(w);
   if (point && ((h->stride == 1 && w->stride == 1) || w->out * 2 < lanes)) return false;
-  return c->facts && !is_sparse(c) && c->groups == 1 && full && h->out * w->out > 1 && sfi_is_const(view->stride[1]) &&
-         sfi_is_const(view->stride[2]) && sfi_is_const(view->stride[3]);
+  const int64_t sparse = !point && fold_of(l, h, w) > 1 ? SPARSE_PERCENT_FOLDED : SPARSE_PERCENT;
+  return c->facts && sfi_density(c->facts) * 100 > sparse && c->groups == 1 && full && h->out * w->out > 1 &&
+         sfi_is_const(view->stride[1]) && sfi_is_const(view->stride[2]) && sfi_is_const(view->stride[3]);
 }
 
 static void in_place(sfi_kernel *kernel, const sfi_view *view, const side *h, const side *w) {
@@ -246,10 +256,9 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
 
 /* Elements from channel to channel of the output where W has many zeros: sums that go to memory and come back, and the layers that read
  * them, want channels on whole vectors. 0: channels lie side by side, since they fill vectors or the gaps would be more than a third. */
-static int64_t output_channel(const sfi_lowering *l, const sfi_shape *shape, const sfi_facts *facts) {
+static int64_t output_channel(const sfi_lowering *l, const sfi_shape *shape, const sfi_contract *contract) {
   const int64_t lanes = l->plan->target->lanes, pixels = shape->dims[2].c[0] * shape->dims[3].c[0];
-  const bool sparse = facts && sfi_density(facts) * 100 <= SPARSE_PERCENT;
-  return sparse && pixels > 2 * lanes && pixels % lanes ? sfi_round_up(pixels, lanes) : 0;
+  return is_sparse(contract) && pixels > 2 * lanes && pixels % lanes ? sfi_round_up(pixels, lanes) : 0;
 }
 
 void sfi_low_conv2d(sfi_lowering *l, sf_value v) {
@@ -270,7 +279,7 @@ void sfi_low_conv2d(sfi_lowering *l, sf_value v) {
   kernel.contract.groups = groups;
   sfi_low_weight(l, &kernel, node->inputs[operand], &matrix);
   image_operand(l, &kernel, v);
-  sfi_low_set_image(l, v, output_channel(l, &value->shape, kernel.contract.facts), &grouping);
+  sfi_low_set_image(l, v, output_channel(l, &value->shape, &kernel.contract), &grouping);
   sfi_low_space(l, &kernel, &value->shape, &grouping);
   kernel.operand[0] = sfi_low_access(l, &kernel, &value->shape, &value->row, &grouping);
   if (node->n_inputs == 3) {
