@@ -34,6 +34,7 @@ sfi_refusal sfi_baked_accept(sfi_kernel *k, const sfi_plan *plan) {
   const int64_t depth = k->contract.depth.c[0], rows = sfi_max(1, k->contract.rows);
   if (plan->target->isa != SF_ISA_AVX512) return SFI_REFUSE_NOT_AVX512;
   if (sfi_is(k->extent[2].of, 1)) return SFI_REFUSE_ONE_COLUMN;
+  if (k->contract.groups > 1) return SFI_REFUSE_GROUPS; /* rows share no column: nothing to gain */
   if (!sfi_is(k->operand[1].stride[2], 1)) return SFI_REFUSE_STRIDED_COLUMNS;
   if (!k->contract.k_offset && !sfi_is_const(k->operand[1].stride[1])) return SFI_REFUSE_SYMBOLIC;
   if (!sfi_positions_fit(k)) return SFI_REFUSE_OFFSETS_TOO_LARGE;

@@ -28,9 +28,11 @@ sfi_refusal sfi_dictionary_accept(sfi_kernel *k, const sfi_plan *plan) {
 double sfi_dictionary_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   const sfi_facts *f = k->contract.facts;
   double density = sfi_density(f), empty = 1;
-  for (int i = 0; i < MR; i++) empty *= 1 - density;
+  const int64_t together = sfi_min(MR, k->contract.rows / k->contract.groups); /* rows of a panel that read the same columns */
+  for (int64_t i = 0; i < together; i++) empty *= 1 - density;
   double panels = (double)sfi_ceil_div(k->contract.rows, MR), v = k->tile.vectors;
-  double columns = panels * (double)k->contract.matrix.columns * (1 - empty), nonzeros = (double)f->nonzeros;
+  double columns = panels * (double)(k->contract.matrix.columns * MR) / (double)together * (1 - empty),
+         nonzeros = (double)f->nonzeros;
   double tile_bytes = (double)k->contract.depth.c[0] * v * plan->target->lanes * 4;
   double fmas = nonzeros * v / 2 * 1.06, loads = (columns * (v * sfi_slots_a_load(k) + 0.5) + nonzeros) / 1.8;
   double lines =
