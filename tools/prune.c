@@ -212,10 +212,23 @@ static bool add_layer(prune_plan *plan, const prune_layer *layer) {
   return true;
 }
 
+static bool fits(const prune_layer *layer, const char *glob) {
+  return fnmatch(glob, layer->name, 0) == 0 || (layer->used_by && fnmatch(glob, layer->used_by, 0) == 0);
+}
+
+/* The first rule that fits no layer, a misspelt one; NULL: there is none. */
+static const char *unused_rule(const prune_plan *plan, const prune_rules *rules) {
+  for (int i = 0; i < rules->count; i++) {
+    bool used = false;
+    for (int32_t k = 0; k < plan->count; k++) used |= fits(&plan->layers[k], rules->rules[i].glob);
+    if (!used) return rules->rules[i].glob;
+  }
+  return NULL;
+}
+
 static bool decide(prune_layer *layer, const prune_rules *rules) {
   for (int i = 0; i < rules->count; i++) {
-    const char *glob = rules->rules[i].glob;
-    if (fnmatch(glob, layer->name, 0) != 0 && (!layer->used_by || fnmatch(glob, layer->used_by, 0) != 0)) continue;
+    if (!fits(layer, rules->rules[i].glob)) continue;
     layer->pattern = rules->rules[i].pattern;
     layer->text = rules->rules[i].text;
   }
@@ -269,14 +282,16 @@ sf_status prune_plan_make(const sf_graph *graph, const prune_rules *rules, prune
       if (good && layer_of(graph, v, i, &layer)) good = add_layer(out_plan, &layer);
     }
   }
+  const char *unused = unused_rule(out_plan, rules);
   for (int32_t i = 0; i < out_plan->count && good; i++) {
     good = decide(&out_plan->layers[i], rules);
     any |= out_plan->layers[i].pruned != NULL;
   }
-  if (good && any) good = prune(out_plan);
-  if (good && any) return SF_OK;
+  if (good && any && !unused) good = prune(out_plan);
+  if (good && any && !unused) return SF_OK;
   prune_plan_end(out_plan);
   if (!good) return tool_fail(error, SF_STATUS_OUT_OF_MEMORY, NULL, 0, 0, "out of memory");
+  if (unused) return tool_fail(error, SF_STATUS_NOT_FOUND, NULL, 0, 0, "no layer is called \"%s\"", unused);
   return tool_fail(error, SF_STATUS_NOT_FOUND, NULL, 0, 0, "no layer has a name that is to be pruned");
 }
 

@@ -58,7 +58,8 @@ static int read_options(int argc, char **argv, arguments *a) {
       a->list_operators = true;
       break;
     case PRUNE:
-      if (!prune_rules_add(&a->rules, "*", optarg)) return WRONG("--prune \"%s\": no such pattern", optarg);
+      if (!prune_rules_add(&a->rules, "*", optarg))
+        return WRONG("--prune \"%s\": no pattern such as 0.9, global:0.9, 2:4, 2:4:out, 4x1:0.9, dense", optarg);
       break;
     case LAYER:
       equals = strrchr(optarg, '=');
@@ -165,7 +166,8 @@ int main(int argc, char **argv) {
   if (code != TOOL_GO_ON) return code;
   int left = argc - optind;
   if (a.n_inputs && !a.rules.count) return WRONG("--input without --prune or --layer");
-  if (left != (a.list_operators ? 0 : a.list_unsupported ? 1 : 2)) return WRONG("%d names are not what it takes", left);
+  if (left != (a.list_operators ? 0 : a.list_unsupported ? 1 : 2))
+    return WRONG("it takes %s", a.list_operators ? "no file" : a.list_unsupported ? "one file" : "two files, FROM and TO");
   if (tool_context_create(&a.options, &context, &error) != SF_OK) {
     tool_print_error(a.options.program, &error);
     return TOOL_FAILED;

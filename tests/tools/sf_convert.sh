@@ -80,8 +80,12 @@ expect 1 "$convert" none.onnx none.sft
 has "no such file"
 expect 1 "$convert" --prune 0.9 --layer '*=dense' m.sft p.sft
 expect 1 "$convert" m.sft no/such/folder/m.sft
+expect 1 "$convert" --prune 0.9 --layer 'encoder*=2:4' m.sft p.sft
+has 'no layer is called "encoder*"'
 expect 2 "$convert" m.sft
+has "two files, FROM and TO"
 expect 2 "$convert" --prune 1.5 m.sft p.sft
+has "no pattern such as 0.9"
 expect 2 "$convert" --prune 5:4 m.sft p.sft
 expect 2 "$convert" --dim batch m.sft p.sft
 expect 2 "$convert" --input x=x.npy m.sft p.sft
