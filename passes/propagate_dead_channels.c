@@ -309,10 +309,16 @@ static float *gather(const propagation *p, const sfi_channel_tensor *tensor, con
     *to = *from;
     return to + 1;
   }
+  const int64_t extent = shape->dims[d].c[0];
   for (int32_t e = d + 1; e < shape->rank; e++) step *= shape->dims[e].c[0];
-  for (int64_t i = 0; i < shape->dims[d].c[0]; i++)
-    if (tensor->first[d] < 0 || !sfi_channel_removed(&p->channels, tensor->first[d] + (int32_t)i))
+  for (int64_t i = 0; i < extent; i++) {
+    if (tensor->first[d] >= 0 && sfi_channel_removed(&p->channels, tensor->first[d] + (int32_t)i)) continue;
+    if (d + 1 < shape->rank) {
       to = gather(p, tensor, shape, d + 1, from + i * step, to);
+    } else {
+      *to++ = from[i];
+    }
+  }
   return to;
 }
 
