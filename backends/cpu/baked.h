@@ -14,7 +14,9 @@ typedef void (*sfi_baked_fn)(void *user, const sfi_baked_column *column);
 
 /* A piece is a group of tile.rows rows in one block of K; pieces stand block by block. */
 int64_t sfi_baked_groups(const sfi_kernel *kernel);
-int32_t sfi_baked_group_rows(const sfi_kernel *kernel, int64_t group); /* the last one may have fewer */
+int32_t sfi_baked_group_rows(const sfi_kernel *kernel, int64_t group);        /* the last one may have fewer */
+int64_t sfi_baked_blocks(const sfi_kernel *kernel, const sfi_target *target); /* of K */
+int64_t sfi_baked_depth(const sfi_kernel *kernel, const sfi_target *target);  /* of a block; the last may be shorter */
 int64_t sfi_baked_pieces(const sfi_kernel *kernel, const sfi_target *target);
 void sfi_baked_walk(const sfi_kernel *kernel, const sfi_target *target, sfi_baked_fn visit, void *user);
 

@@ -109,12 +109,13 @@ static void put_value(assembler *a, int32_t to) {
   put_byte(a, value % 4 * 0x55);
 }
 
-/* A column that one row has multiplies X from memory; for more, its vectors are loaded first. */
+/* A column that one row has multiplies X from memory; for more, its vectors are loaded first. A single vector is always loaded, and
+ * the values come from memory. */
 static void put_column(void *user, const sfi_baked_column *column) {
   assembler *a = user;
   while (a->piece < column->piece) begin_piece(a);
   int32_t vectors = a->vectors, x = a->k->tile.rows * vectors, value = x + vectors;
-  bool once = column->n == 1;
+  bool once = column->n == 1 && vectors > 1;
   int64_t at = (int64_t)sfi_position(a->k, column->k) * 4;
   reach(a, RAX, RCX, &a->x_at, at, at + (int64_t)vectors * 64, 64);
   at -= a->x_at;
@@ -124,6 +125,13 @@ static void put_column(void *user, const sfi_baked_column *column) {
     int32_t r = column->row[i];
     const opcode op = a->started[r] ? vfmadd231ps : vmulps;
     int32_t flags = a->started[r] ? 0 : ZEROING;
+    a->started[r] = true;
+    if (vectors == 1) {
+      int64_t w = a->value++ * 4;
+      reach(a, RSI, RDX, &a->values_at, w, w + 4, 4);
+      on_memory(a, op, r, x, RSI, w - a->values_at, BROADCAST);
+      continue;
+    }
     put_value(a, value);
     for (int32_t v = 0; v < vectors; v++) {
       if (once)
@@ -131,7 +139,6 @@ static void put_column(void *user, const sfi_baked_column *column) {
       else
         on_registers(a, op, r * vectors + v, value, x + v);
     }
-    a->started[r] = true;
   }
 }
 

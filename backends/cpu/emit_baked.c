@@ -1,27 +1,27 @@
 /* "spmm-baked": sparse matrix product by straight machine code that holds the pattern of a small W: no positions are loaded, no loop ends
  * are mispredicted, and the multiply-adds run near their peak as long as the code comes from the caches of instructions.
  *
- * Rows stand in groups of R whose sums, R x V vectors, stay in registers. A group's code passes over its columns in order: a column with
- * nonzeros in several rows loads its V vectors of X once, any other multiplies them from memory, and each nonzero is one broadcast
- * and V multiply-adds. Where few columns are shared, the loads bind: there one load brings four values and shuffles spread them.
- * Instructions take 6 or 7 bytes, since displacements count from pointers that move along: about 40 bytes a nonzero at V = 4.
+ * Rows stand in groups of R whose sums, R x V vectors, stay in registers beside V vectors of X, a value and four values. A group's code
+ * passes over its columns in order: a column with nonzeros in several rows loads its V vectors of X once, any other multiplies them from
+ * memory, and each nonzero is one broadcast and V multiply-adds. Where few columns are shared, the loads bind: there one load brings
+ * four values and shuffles spread them. Instructions take 6 or 7 bytes, since displacements count from pointers that move along: about
+ * 40 bytes a nonzero at V = 4. At V = 1 a value is the operand in memory: 10 bytes and two loads a nonzero at most.
  *
  * The code runs from the cache of decoded instructions and L1 only if it is used again soon: a block of rows is as many as have 18 KB of
- * code, and passes over some blocks of columns, as many as keep their X in L1, before the next one comes. K is cut as in spmm-counted;
- * sums wait in the output between blocks of K.
+ * code, and passes over some blocks of columns, as many as keep their X in L1, before the next one comes. K is cut into blocks where X
+ * does not fit L1; sums wait in the output between them.
  *
  * LLVM compiles the loops, the epilogue and the stores. The pieces of code are bytes to it, in front of a function that is never entered;
  * a table says where each begins. Values stay in the packed W, in the order of their use: weights of one pattern share the code. */
 #include "baked.h"
-#include "counted.h"
 #include "emitters.h"
 
 #include <stdio.h>
 
-enum { BLOCK_BYTES = 18 << 10, MOST_BYTES = 360 << 10, SUMS = 24 };
+enum { BLOCK_BYTES = 18 << 10, MOST_BYTES = 360 << 10, SUMS = 29 };
 
 static double code_bytes(const sfi_kernel *k) {
-  return (double)k->contract.facts->nonzeros * (8 + 8 * k->tile.vectors);
+  return (double)k->contract.facts->nonzeros * (k->tile.vectors == 1 ? 11 : 8 + 8 * k->tile.vectors);
 }
 
 /* May X not be read behind the last column? */
@@ -41,9 +41,11 @@ sfi_refusal sfi_baked_accept(sfi_kernel *k, const sfi_plan *plan) {
   for (int64_t i = 0; i < depth; i++)
     if (sfi_position(k, i) > INT32_MAX / 8) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   sfi_choose_columns(k, plan->target, 4);
+  if (k->ragged.width && sfi_is_const(k->ragged.columns)) /* of a panel that is not full */
+    k->tile.vectors = (int32_t)sfi_max(1, sfi_min(k->tile.vectors, sfi_ceil_div(k->ragged.columns.c[0], plan->target->lanes)));
   if (code_bytes(k) > MOST_BYTES) return SFI_REFUSE_CODE_TOO_LARGE;
-  k->tile.rows = SUMS / k->tile.vectors;
-  double bytes = code_bytes(k) * k->tile.rows / (double)(rows * sfi_counted_blocks(k, plan->target)); /* of a piece */
+  k->tile.rows = (plan->target->registers - 2 - k->tile.vectors) / k->tile.vectors;
+  double bytes = code_bytes(k) * k->tile.rows / (double)(rows * sfi_baked_blocks(k, plan->target)); /* of a piece */
   int64_t pieces = (int64_t)sfi_min(sfi_ceil_div(rows, k->tile.rows), (int64_t)(BLOCK_BYTES / (bytes + 1)));
   k->tile.row_block = k->tile.rows * sfi_max(1, pieces);
   k->tile.pattern = k->contract.facts->pattern;
@@ -52,19 +54,28 @@ sfi_refusal sfi_baked_accept(sfi_kernel *k, const sfi_plan *plan) {
 
 /* Blocks of columns that a block of rows passes over: as many as have their X in L1, but two, so that code is used twice. */
 static int64_t columns_at_once(const sfi_kernel *k, const sfi_target *target) {
-  int64_t bytes = sfi_counted_depth(k, target) * k->tile.column_block * 4;
+  int64_t bytes = sfi_baked_depth(k, target) * k->tile.column_block * 4;
   return sfi_max(2, target->l1_bytes * 2 / 3 / sfi_max(1, bytes));
+}
+
+/* Register tiles of columns: what is left of one is computed whole. */
+static double column_tiles(const sfi_kernel *k, const sfi_target *target, int64_t symbol) {
+  const int64_t width = (int64_t)k->tile.vectors * target->lanes;
+  int64_t t = 0, j = 0, flat = sfi_flat_columns(k);
+  if (k->ragged.width) return sfi_poly_eval(k->ragged.columns, symbol, &j) ? (double)sfi_ceil_div(j, width) : 0;
+  sfi_extent_eval(k->extent[0], symbol, &t);
+  sfi_extent_eval(k->extent[2], symbol, &j);
+  return (double)t * (double)sfi_ceil_div(flat < 0 ? j : flat, width);
 }
 
 /* Measured on Zen 5. Code that is not in L1 comes at 64 bytes a cycle from L2; in a network other kernels have run since the last time, and
  * it comes from L3 at an eighth of what data does, for nothing foresees it. */
 double sfi_baked_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   double v = k->tile.vectors, nonzeros = (double)k->contract.facts->nonzeros, rows = (double)k->contract.rows;
-  double sets = sfi_total_columns(k, plan->target, symbol) / (plan->target->lanes * v);
-  double visits = rows * (double)(2 * sfi_counted_blocks(k, plan->target) - 1);
-  double again = sfi_min(sfi_max(1, (int64_t)sets), columns_at_once(k, plan->target));
-  double cycles = nonzeros * (0.1 + 0.46 * v) * sfi_slots_a_load(k) + visits * 0.6 * v + code_bytes(k) / 64 / again;
-  return sfi_cycles_us(plan->target, sets * cycles) + code_bytes(k) / (plan->target->l3_gbps / 8 * 1e3);
+  double tiles = column_tiles(k, plan->target, symbol), visits = rows * (double)(2 * sfi_baked_blocks(k, plan->target) - 1);
+  double again = sfi_min(sfi_max(1, (int64_t)tiles), columns_at_once(k, plan->target));
+  double cycles = nonzeros * (0.1 + 0.415 * v) * sfi_slots_a_load(k) + visits * 0.8 * v + code_bytes(k) / 64 / again;
+  return sfi_cycles_us(plan->target, tiles * cycles) + code_bytes(k) / (plan->target->l3_gbps / 8 * 1e3);
 }
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
@@ -195,7 +206,7 @@ sf_status sfi_baked_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *p
   if (!sfi_matrix_open(&opened.contract.matrix, e->diag)) return e->diag->error.status;
   k = &opened;
   const size_t count = (size_t)sfi_baked_pieces(k, plan->target) + 1;
-  baked b = {.blocks = sfi_counted_blocks(k, plan->target), .masked = is_masked(k, plan->target)};
+  baked b = {.blocks = sfi_baked_blocks(k, plan->target), .masked = is_masked(k, plan->target)};
   sfi_baked_code code = {0};
   sfi_baked_assemble(k, plan->target, b.masked, &code);
   const size_t size = code.size + 1;

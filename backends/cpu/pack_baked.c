@@ -1,7 +1,29 @@
-/* The walk over the nonzeros of W that "spmm-baked" is made of, and its packed values. See emit_baked.c. */
+/* Blocks of K of "spmm-baked", the walk over the nonzeros that its code and values are made of, and the packed values. See emit_baked.c. */
 #include "baked.h"
-#include "counted.h"
 #include "emitters.h"
+
+/* Cycles of a row that one more block of K adds, and of a nonzero whose row of X is not in L1. Measured on Zen 5. */
+static const double visit_cycles = 2, far_cycles = 0.3;
+
+/* Two panels take turns in L1. */
+int64_t sfi_baked_blocks(const sfi_kernel *k, const sfi_target *target) {
+  const double bytes = (double)k->contract.depth.c[0] * k->tile.vectors * target->lanes * 4 * 2,
+               near = (double)target->l1_bytes * 5 / 6;
+  const double nonzeros = (double)k->contract.facts->nonzeros / (double)sfi_max(1, k->contract.rows);
+  double least = 0;
+  int64_t best = 1;
+  for (int64_t n = 1; n == 1 || (double)(n - 1) * near < bytes; n++) {
+    const double block = bytes / (double)n;
+    const double far = block > near ? (1 - near / block) * (1 + 4 * block / (double)target->l2_bytes) : 0;
+    const double cycles = (double)n * visit_cycles + nonzeros * far_cycles * far;
+    if (n == 1 || cycles < least) least = cycles, best = n;
+  }
+  return best;
+}
+
+int64_t sfi_baked_depth(const sfi_kernel *k, const sfi_target *target) {
+  return sfi_max(1, sfi_ceil_div(k->contract.depth.c[0], sfi_baked_blocks(k, target)));
+}
 
 int64_t sfi_baked_groups(const sfi_kernel *k) {
   return sfi_ceil_div(k->contract.rows, k->tile.rows);
@@ -12,11 +34,11 @@ int32_t sfi_baked_group_rows(const sfi_kernel *k, int64_t group) {
 }
 
 int64_t sfi_baked_pieces(const sfi_kernel *k, const sfi_target *target) {
-  return sfi_baked_groups(k) * sfi_counted_blocks(k, target);
+  return sfi_baked_groups(k) * sfi_baked_blocks(k, target);
 }
 
 void sfi_baked_walk(const sfi_kernel *k, const sfi_target *target, sfi_baked_fn visit, void *user) {
-  int64_t groups = sfi_baked_groups(k), depth = sfi_counted_depth(k, target), all = k->contract.depth.c[0];
+  int64_t groups = sfi_baked_groups(k), depth = sfi_baked_depth(k, target), all = k->contract.depth.c[0];
   for (int64_t piece = 0; piece < sfi_baked_pieces(k, target); piece++) {
     int64_t group = piece % groups, begin = piece / groups * depth;
     for (int64_t i = begin; i < sfi_min(begin + depth, all); i++) {
