@@ -64,8 +64,11 @@ static void fill_buffer(plan_case *c, size_t b) {
     break;
   case SFI_BUFFER_STATIC: {
     const sfi_node *node = &c->plan->graph->nodes[from->value];
-    ck_assert(sfi_blob_init(&c->own[b], &sfi_default_allocator, bytes));
-    memcpy(c->own[b].data, node->data, node->bytes);
+    sfi_diag diag = {0};
+    const void *data = sfi_node_open(node, &diag);
+    ck_assert(data && sfi_blob_init(&c->own[b], &sfi_default_allocator, bytes));
+    memcpy(c->own[b].data, data, node->bytes);
+    sfi_node_close(node);
     to->given = c->own[b].data;
     break;
   }
@@ -87,8 +90,11 @@ static void fill_launch(plan_case *c, kernel_store *store, size_t k) {
   launch->tiles = sfi_kernel_tiles(kernel, c->data.symbol);
   if (!kernel->emitter || kernel->anchor != SFI_ANCHOR_CONTRACT) return;
   const int32_t b = kernel->operand[2].buffer;
-  ck_assert_msg(kernel->emitter->pack(kernel, c->plan, &sfi_default_allocator, &diag, &c->own[b]) == SF_OK, "%s: %s", kernel->name,
-                diag.error.message);
+  sfi_kernel opened = *kernel;
+  const bool packed = sfi_matrix_open(&opened.contract.matrix, &diag) &&
+                      opened.emitter->pack(&opened, c->plan, &sfi_default_allocator, &diag, &c->own[b]) == SF_OK;
+  ck_assert_msg(packed, "%s: %s", kernel->name, diag.error.message);
+  sfi_matrix_close(&opened.contract.matrix);
   c->data.buffers[b].given = c->own[b].data;
   c->data.buffers[b].bytes = c->own[b].size;
 }
