@@ -481,6 +481,15 @@ static bool run_node(sfi_arena *arena, const sf_graph *graph, sf_value v, bounde
     if (operand->is_static) a.call.static_mask |= UINT32_C(1) << i;
     out->is_static = out->is_static && operand->is_static;
   }
+  if (sfi_node_is_static(node)) {
+    sfi_diag diag = {0};
+    sfi_node opened = *node; /* its elements may be in a file */
+    if (!(opened.data = sfi_node_open(node, &diag))) return false;
+    a.call.node = &opened;
+    sfi_ref_kernel(&a.call);
+    sfi_node_close(node);
+    return true;
+  }
   if (node->op != SF_OP_INPUT) sfi_ref_kernel(&a.call);
   if (sfi_op_of(node->op)->flags & SF_OPF_LEAF) return true;
   sf_tolerance t = sf_tolerance_of(node->op);
