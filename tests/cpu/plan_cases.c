@@ -90,19 +90,11 @@ static void fill_launch(plan_case *c, kernel_store *store, size_t k) {
   launch->tiles = sfi_kernel_tiles(kernel, c->data.symbol);
   if (!kernel->emitter || kernel->anchor != SFI_ANCHOR_CONTRACT) return;
   const int32_t b = kernel->operand[2].buffer;
-<<<<<<< tests/cpu/plan_cases.c
-  sfi_kernel open = *kernel;
-  ck_assert_msg(sfi_matrix_open(&open.contract.matrix, &diag) &&
-                    open.emitter->pack(&open, c->plan, &sfi_default_allocator, &diag, &c->own[b]) == SF_OK,
-                "%s: %s", kernel->name, diag.error.message);
-  sfi_matrix_close(&open.contract.matrix);
-=======
   sfi_kernel opened = *kernel;
   const bool packed = sfi_matrix_open(&opened.contract.matrix, &diag) &&
                       opened.emitter->pack(&opened, c->plan, &sfi_default_allocator, &diag, &c->own[b]) == SF_OK;
   ck_assert_msg(packed, "%s: %s", kernel->name, diag.error.message);
   sfi_matrix_close(&opened.contract.matrix);
->>>>>>> /tmp/blocks/mine
   c->data.buffers[b].given = c->own[b].data;
   c->data.buffers[b].bytes = c->own[b].size;
 }
