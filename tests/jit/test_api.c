@@ -302,18 +302,9 @@ START_TEST(emit_stages) {
     }
     sfi_text_deinit(&text);
   }
-  static const char *const passes[] = {"fold-constants",
-                                       "simplify",
-                                       "fold-batch-norm",
-                                       "fuse-attention",
-                                       "eliminate-common",
-                                       "eliminate-dead",
-                                       "propagate-dead-channels",
-                                       "join-products",
-                                       "lower-to-kernels",
-                                       "fuse",
-                                       "choose",
-                                       "lifetimes"};
+  static const char *const passes[] = {
+      "fold-constants",          "simplify",      "fold-batch-norm",  "fuse-attention", "eliminate-common", "eliminate-dead",
+      "propagate-dead-channels", "join-products", "lower-to-kernels", "fuse",           "choose",           "lifetimes"};
   for (size_t i = 0; i < SFI_COUNT(passes); i++) {
     sfi_text text = {.allocator = &sfi_default_allocator};
     char before[64], after[64];
