@@ -14,7 +14,6 @@ typedef struct version {
   sf_context *context;
   sf_graph *graph;
   sf_program *program;
-  float **filled; /* one a node of the graph; NULL: as it was */
   sf_tensor inputs[TENSORS_MAX], outputs[TENSORS_MAX];
   double compile_ms, median_us, spread;
   int32_t kernels;
@@ -30,22 +29,25 @@ typedef struct model {
 
 /* ---- versions ----------------------------------------------------------------------------------------------------- */
 
-/* Every zero of the weights becomes a small number; the borrowed data of the graph is replaced by a copy. */
+/* Every zero of the weights becomes a small number. */
 static sf_status fill_up(version *v, uint64_t seed, sf_error *error) {
   sf_graph *graph = v->graph;
-  v->filled = calloc(graph->n_nodes + 1, sizeof *v->filled);
-  for (size_t i = 0; v->filled && i < graph->n_nodes; i++) {
-    sfi_node *node = &graph->nodes[i];
+  for (size_t i = 0; i < graph->n_nodes; i++) {
+    const sfi_node *node = &graph->nodes[i];
     if (node->op != SF_OP_WEIGHT || node->dtype != SF_F32 || node->shape.rank < 2) continue;
-    const int64_t n = (int64_t)(node->bytes / sizeof(float));
-    const float *from = node->data;
-    float *to = v->filled[i] = malloc(node->bytes + 1);
-    if (!to) return tool_fail(error, SF_STATUS_OUT_OF_MEMORY, NULL, 0, 0, "no memory for dense weights");
-    bench_normal(seed + i, to, n);
-    for (int64_t e = 0; e < n; e++) to[e] = from[e] != 0 ? from[e] : to[e] * 1e-4f + 1e-6f;
-    node->data = to;
+    size_t bytes;
+    const float *from = sf_graph_value_data(graph, (sf_value)i, &bytes);
+    float *to = malloc(bytes + 1);
+    const int64_t n = (int64_t)(bytes / sizeof(float));
+    if (from && to) {
+      bench_normal(seed + i, to, n);
+      for (int64_t e = 0; e < n; e++) to[e] = from[e] != 0 ? from[e] : to[e] * 1e-4f + 1e-6f;
+    }
+    const bool done = from && to && sf_graph_set_weight(graph, (sf_value)i, to, bytes, SF_COPY) == SF_OK;
+    free(to);
+    if (!done) return tool_fail(error, SF_STATUS_OUT_OF_MEMORY, NULL, 0, 0, "dense weights cannot be made");
   }
-  return v->filled ? SF_OK : tool_fail(error, SF_STATUS_OUT_OF_MEMORY, NULL, 0, 0, "no memory for dense weights");
+  return SF_OK;
 }
 
 static sf_status open_version(model *m, version *v, sf_isa isa, const char *cache, bool dense, sf_error *error) {
@@ -75,8 +77,6 @@ static sf_status open_version(model *m, version *v, sf_isa isa, const char *cach
 
 static void close_version(version *v) {
   sf_program_release(v->program);
-  for (size_t i = 0; v->filled && i < v->graph->n_nodes; i++) free(v->filled[i]);
-  free(v->filled);
   sf_graph_release(v->graph);
   sf_context_release(v->context);
   for (int i = 0; i < TENSORS_MAX; i++) free(v->outputs[i].data);

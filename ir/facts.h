@@ -35,6 +35,7 @@ enum { SFI_PANEL4, SFI_PANEL8, SFI_PANELS };
 
 typedef struct sfi_facts {
   int64_t rows, columns, nonzeros;
+  int64_t nonfinite;                    /* NaN and Inf: what they meet in padding matters */
   int64_t dead_rows, dead_columns;      /* wholly zero */
   int64_t row_min, row_median, row_max; /* nonzeros a row */
   int64_t panel_columns[SFI_PANELS]; /* columns that panels of 4 and of 8 rows touch, over all panels; rows as sfi_order_rows puts

@@ -1,6 +1,7 @@
 /* Canonical text of one kernel: the key under which its code is cached. Everything that the code may depend on is in it and nothing
  * else: no names, no positions, no buffer numbers (operands that share a buffer are told by equal letters), no weight values. What an
- * emitter derives from the facts about zeros and bakes in must be in `tile`, the whole pattern by its digest. Changing what is written here means new keys for all. */
+ * emitter derives from the facts about zeros and bakes in must be in `tile`, the whole pattern by its digest. Changing what is written
+ * here means new keys for all. */
 #include "emitter.h"
 
 static void put_poly(sfi_text *out, sfi_poly p) {

@@ -18,11 +18,11 @@ struct sfi_known_facts {
 
 /* Facts are stored as they lie in memory, their list of live rows and columns behind them; the key names what that depends on. */
 enum { STORED = offsetof(sfi_facts, live) };
-_Static_assert(STORED == 10 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
+_Static_assert(STORED == 11 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define FACTS_FORMAT "facts 3 little"
+#define FACTS_FORMAT "facts 4 little"
 #else
-#define FACTS_FORMAT "facts 3 big"
+#define FACTS_FORMAT "facts 4 big"
 #endif
 
 static bool same_matrix(const sfi_matrix *a, const sfi_matrix *b) {

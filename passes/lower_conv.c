@@ -196,12 +196,14 @@ static void pixel_operand(sfi_lowering *l, sfi_kernel *kernel, const sfi_shape *
       (sfi_access){.buffer = view.buffer, .offset = view.offset, .stride = {view.stride[0], view.stride[1], sfi_const(1)}};
 }
 
-/* Dense kernels read any image where it is, by single pixels, which costs nothing next to many output channels. Not 1x1 windows over
+/* Dense kernels read any image where it is, by single pixels, which costs nothing next to many output channels, and leave padding out; its
+ * zeros are only missed by weights that are not finite. Not 1x1 windows over
  * pixels that are one index, which anybody reads, nor over short rows, which are worth a copy that makes one index of them. */
 static bool may_stay(const sfi_lowering *l, const sfi_kernel *kernel, const sfi_view *view, const side *h, const side *w) {
   const sfi_contract *c = &kernel->contract;
   const int64_t lanes = l->plan->target->lanes;
   const bool full = sfi_round_up(c->rows, lanes) * 3 <= c->rows * 4, point = is_point(h) && is_point(w);
+  if (c->facts && c->facts->nonfinite && (has_padding(h) || has_padding(w))) return false;
   if (point && ((h->stride == 1 && w->stride == 1) || w->out * 2 < lanes)) return false;
   const int64_t sparse = !point && fold_of(l, h, w) > 1 ? SPARSE_PERCENT_FOLDED : SPARSE_PERCENT;
   return c->facts && sfi_density(c->facts) * 100 > sparse && c->groups == 1 && full && h->out * w->out > 1 &&

@@ -22,21 +22,22 @@ static int popcount(uint64_t x) {
 /* ---- bitmaps ------------------------------------------------------------------------------------------------------ */
 
 /* Looks at bits rather than values: one shift drops the sign, and NaN needs no thought. */
-static uint64_t nonzero_word(const float *data, int64_t stride, int64_t count) {
+static uint64_t nonzero_word(const float *data, int64_t stride, int64_t count, int64_t *nonfinite) {
   uint64_t word = 0;
   for (int64_t i = 0; i < count; i++) {
     uint32_t bits;
     memcpy(&bits, data + i * stride, sizeof bits);
     word |= (uint64_t)(bits << 1 != 0) << i;
+    *nonfinite += bits << 1 >= UINT32_C(0xff) << 24;
   }
   return word;
 }
 
-static void fill(const bitmap *map, const float *data, int64_t row_stride, int64_t column_stride) {
+static void fill(const bitmap *map, const float *data, int64_t row_stride, int64_t column_stride, int64_t *nonfinite) {
   for (int64_t r = 0; r < map->rows; r++)
     for (int64_t w = 0; w < map->pitch; w++)
-      map->words[r * map->pitch + w] =
-          nonzero_word(data + r * row_stride + w * WORD * column_stride, column_stride, sfi_min(WORD, map->columns - w * WORD));
+      map->words[r * map->pitch + w] = nonzero_word(data + r * row_stride + w * WORD * column_stride, column_stride,
+                                                    sfi_min(WORD, map->columns - w * WORD), nonfinite);
 }
 
 /* Exchanges rows and columns of a square of 64 x 64 bits: quadrants, then quadrants of these, down to single bits. */
@@ -248,10 +249,10 @@ sf_status sfi_scan_zeros(const sfi_matrix *matrix, const sf_allocator *allocator
   map.words = words + HEADER;
   /* Walk memory in its own order, whichever way round the matrix lies. */
   if (matrix->row_stride < matrix->column_stride) {
-    fill(&turned, matrix->data, matrix->column_stride, matrix->row_stride);
+    fill(&turned, matrix->data, matrix->column_stride, matrix->row_stride, &out_facts->nonfinite);
     transpose(&turned, &map);
   } else {
-    fill(&map, matrix->data, matrix->row_stride, matrix->column_stride);
+    fill(&map, matrix->data, matrix->row_stride, matrix->column_stride, &out_facts->nonfinite);
     transpose(&map, &turned);
   }
   count_rows(&map, histogram, out_facts);

@@ -67,6 +67,13 @@ static bool one_tap_row(const sfi_kernel *k) {
   return taps(k, 0) == 1 && meets(k, 0, 0, 0) && meets(k, 0, 0, k->contract.window[0].out - 1);
 }
 
+/* Is there a tap on padding? */
+static bool is_padded(const sfi_kernel *k) {
+  for (int d = 0; d < 2 && k->contract.window[0].taps; d++)
+    if (!meets(k, d, 0, 0) || !meets(k, d, taps(k, d) - 1, k->contract.window[d].out - 1)) return true;
+  return false;
+}
+
 static int64_t panel_rows(const sfi_kernel *k, const sfi_target *target) {
   return (int64_t)k->tile.vectors * target->lanes;
 }
@@ -110,6 +117,7 @@ sfi_refusal sfi_conv_dense_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (sfi_is(k->extent[2].of, 0) || sfi_is(k->extent[2].of, 1)) return SFI_REFUSE_ONE_COLUMN;
   if (!k->contract.in_place && !sfi_is(k->operand[1].stride[2], 1)) return SFI_REFUSE_STRIDED_COLUMNS;
   if (!k->contract.in_place && !sfi_positions_fit(k)) return SFI_REFUSE_OFFSETS_TOO_LARGE;
+  if (k->contract.facts->nonfinite && is_padded(k)) return SFI_REFUSE_NOT_FINITE;
   double least = 0;
   int32_t best = 0;
   for (int32_t v = 1; v <= VECTORS_MOST; v++) {

@@ -128,6 +128,42 @@ START_TEST(random_layers) {
 }
 END_TEST
 
+/* The zeros of padding count where a weight is not finite: 0 Inf is NaN. */
+START_TEST(padding_meets_infinity) {
+  enum { CHANNELS = 16, COUNT = CHANNELS * 2 * 9 };
+  sf_context *context = plain_context(1);
+  sf_graph *graph;
+  sf_program *program;
+  uint64_t state = 5;
+  float w[COUNT];
+  for (int i = 0; i < COUNT; i++) w[i] = (float)(random_u32(&state) % 64) / 32 - 1.01f;
+  w[0] = INFINITY;              /* the corner above, of channel 0 */
+  w[9 * 2 * 5 + 8] = -INFINITY; /* the corner below, of channel 5 */
+  ck_assert_int_eq(sf_graph_create(context, "layer", &graph), SF_OK);
+  sf_value x = sf_graph_input(graph, "x", SF_F32, 4, DIMS(1, 2, 9, 7));
+  sf_value inputs[] = {x, sf_graph_weight(graph, NULL, SF_F32, 4, DIMS(CHANNELS, 2, 3, 3), w, SF_COPY)};
+  sf_attr pad = {.id = SF_ATTR_PAD, .count = 4, .ints = DIMS(1, 1, 1, 1)};
+  sf_graph_output(graph, "y", sf_graph_op(graph, SF_OP_CONV2D, 2, inputs, 1, &pad));
+  const sfi_backend *backend = sfi_backend_of(&context->target);
+  for (size_t i = 0; i <= (backend ? backend->n_emitters : 0); i++) {
+    const sfi_emitter *only = i ? backend->emitters[i - 1] : NULL;
+    if (only && only->anchor != SFI_ANCHOR_CONTRACT) continue;
+    sf_compile_options options;
+    tensors t;
+    SF_INIT(&options);
+    options.emitter = only ? only->name : NULL;
+    ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
+    tensors_make(graph, 1, 3, &t);
+    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
+    check_against_reference(graph, 1, &t);
+    tensors_free(&t);
+    sf_program_release(program);
+  }
+  sf_graph_release(graph);
+  sf_context_release(context);
+}
+END_TEST
+
 /* A program needs nothing that the host gave to build it. */
 START_TEST(graph_is_released) {
   sf_context *context = plain_context(1);
@@ -426,6 +462,7 @@ int main(void) {
   tcase_add_loop_test(cases, reference_target, 0, NETWORKS);
   tcase_add_loop_test(cases, equal_bits, 0, NETWORKS);
   tcase_add_loop_test(cases, random_layers, 0, 24);
+  tcase_add_test(cases, padding_meets_infinity);
   tcase_add_test(cases, graph_is_released);
   tcase_add_test(cases, wrong_tensors);
   tcase_add_test(cases, limits);

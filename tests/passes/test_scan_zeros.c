@@ -89,6 +89,8 @@ static sfi_facts naive_facts(const sfi_matrix *w) {
     f.nonzeros += counts[r];
     f.dead_rows += counts[r] == 0;
   }
+  for (int64_t r = 0; r < w->rows; r++)
+    for (int64_t c = 0; c < w->columns; c++) f.nonfinite += !isfinite(w->data[r * w->row_stride + c * w->column_stride]);
   for (int64_t c = 0; c < w->columns; c++) f.dead_columns += count_box(w, 0, w->rows, c, c + 1) == 0;
   qsort(counts, (size_t)w->rows, sizeof *counts, ascending);
   if (w->rows > 0) {
@@ -120,6 +122,7 @@ static void check_facts(const sfi_matrix *w, const char *what) {
   SAME(rows);
   SAME(columns);
   SAME(nonzeros);
+  SAME(nonfinite);
   SAME(dead_rows);
   SAME(dead_columns);
   SAME(row_min);
