@@ -6,7 +6,7 @@
 
 /* Version of the code that emitters share: cpu_math.c, cpu_expr.c, cpu_tiles.c. Raised where what they emit changes, as kernels of
  * all emitters then do. */
-#define COMMON_CODE "3"
+#define COMMON_CODE "4"
 
 #define PACKS_true(fn) sfi_##fn##_pack
 #define PACKS_false(fn) NULL
