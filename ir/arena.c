@@ -13,6 +13,7 @@ enum { ALIGNMENT = 64, ARENA_ALIGNMENT = 16, ARENA_FIRST = 4096, ARENA_LARGEST =
 static void *default_allocate(void *user, size_t bytes, size_t alignment) {
   (void)user;
   void *memory;
+  if (bytes > PTRDIFF_MAX) return NULL; /* sanitizers end the program over it */
   const size_t whole = bytes / HUGE_PAGE * HUGE_PAGE;
   if (posix_memalign(&memory, whole ? HUGE_PAGE : alignment, bytes) != 0) return NULL;
 #ifdef MADV_HUGEPAGE
