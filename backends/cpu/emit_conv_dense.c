@@ -12,6 +12,7 @@
 #include "emitters.h"
 
 enum { VECTORS_MOST = 8, PIXELS_MOST = 28, TILES_LEAST = 8 };
+enum { PIXELS_MANY = 1 << 20 }; /* the price looks at every piece of a row */
 
 /* How the output's pixels are cut. Every row into the same pieces, of which the first `large` have `across` pixels, the others one less. A
  * piece of a row is a unit: a register tile for each panel of W. */
@@ -62,6 +63,16 @@ static bool meets(const sfi_kernel *k, int d, int64_t tap, int64_t out) {
   return k->contract.window[0].taps == 0 || (at >= 0 && at < w->in);
 }
 
+/* Of `count` outputs from `first` on, those for which this tap meets the image. */
+static int64_t meeting(const sfi_kernel *k, int d, int64_t tap, int64_t first, int64_t count) {
+  const sfi_window *w = &k->contract.window[d];
+  if (k->contract.window[0].taps == 0) return count;
+  const int64_t missing = w->before - tap * w->dilation, behind = w->in + missing;
+  const int64_t begin = sfi_max(first, missing <= 0 ? 0 : sfi_ceil_div(missing, w->stride));
+  const int64_t end = sfi_min(first + count, behind <= 0 ? 0 : sfi_ceil_div(behind, w->stride));
+  return sfi_max(0, end - begin);
+}
+
 /* Does one tap row do for all rows of the output? */
 static bool one_tap_row(const sfi_kernel *k) {
   return taps(k, 0) == 1 && meets(k, 0, 0, 0) && meets(k, 0, 0, k->contract.window[0].out - 1);
@@ -91,12 +102,10 @@ static double cycles(const sfi_kernel *k, const sfi_target *target) {
   int64_t tap_rows = 0;
   for (int64_t p = 0; p < c.pieces; p++)
     for (int64_t tap = 0; tap < taps(k, 1); tap++) {
-      int64_t pixels = 0;
-      for (int64_t i = 0; i < piece_pixels(&c, p); i++) pixels += meets(k, 1, tap, piece_begin(&c, p) + i);
+      const int64_t pixels = meeting(k, 1, tap, piece_begin(&c, p), piece_pixels(&c, p));
       row += pixels ? step_cycles(pixels, k->tile.vectors) : 0;
     }
-  for (int64_t out = 0; out < c.rows; out++)
-    for (int64_t tap = 0; tap < taps(k, 0); tap++) tap_rows += meets(k, 0, tap, out);
+  for (int64_t tap = 0; tap < taps(k, 0); tap++) tap_rows += meeting(k, 0, tap, 0, c.rows);
   const double sum = row * 1.01 * (double)(channels(k) * tap_rows) + stored * (double)(c.rows * c.pieces);
   return sum * (double)sfi_ceil_div(k->contract.rows, panel_rows(k, target));
 }
@@ -118,6 +127,7 @@ sfi_refusal sfi_conv_dense_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (!k->contract.in_place && !sfi_is(k->operand[1].stride[2], 1)) return SFI_REFUSE_STRIDED_COLUMNS;
   if (!k->contract.in_place && !sfi_positions_fit(k)) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   if (k->contract.facts->nonfinite && is_padded(k)) return SFI_REFUSE_NOT_FINITE;
+  if (k->extent[2].of.c[0] > PIXELS_MANY) return SFI_REFUSE_MANY_PIXELS;
   double least = 0;
   int32_t best = 0;
   for (int32_t v = 1; v <= VECTORS_MOST; v++) {
