@@ -231,6 +231,31 @@ static inline void check_against_reference(const sf_graph *graph, int64_t symbol
   }
 }
 
+/* Runs the program at an extent on tensors of their own, made from a seed, and checks the answer. */
+static inline void check_answer(sf_program *program, const sf_graph *graph, int64_t symbol, uint64_t seed) {
+  tensors t;
+  tensors_make(graph, symbol, seed, &t);
+  ck_assert_int_eq(run_tensors(program, &t), SF_OK);
+  check_against_reference(graph, symbol, &t);
+  tensors_free(&t);
+}
+
+/* Compiles a graph without a symbol as it is chosen, then with each emitter of contractions, and checks each answer. */
+static inline void check_every_emitter(sf_context *context, const sf_graph *graph) {
+  const sfi_backend *backend = sfi_backend_of(&context->target);
+  for (size_t i = 0; i <= (backend ? backend->n_emitters : 0); i++) {
+    const sfi_emitter *only = i ? backend->emitters[i - 1] : NULL;
+    if (only && only->anchor != SFI_ANCHOR_CONTRACT) continue;
+    sf_program *program;
+    sf_compile_options options;
+    SF_INIT(&options);
+    options.emitter = only ? only->name : NULL;
+    ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
+    check_answer(program, graph, 1, 3);
+    sf_program_release(program);
+  }
+}
+
 /* ---- contexts ----------------------------------------------------------------------------------------------------- */
 
 /* No disk cache, the given threads. */

@@ -25,14 +25,6 @@ static mappings read_mappings(void) {
   return m;
 }
 
-static void run_once(sf_program *program, const sf_graph *graph, int64_t symbol) {
-  tensors t;
-  tensors_make(graph, symbol, 1, &t);
-  ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-  check_against_reference(graph, symbol, &t);
-  tensors_free(&t);
-}
-
 START_TEST(never_writable_and_executable) {
   sf_context *context = plain_context(2);
   mappings before = read_mappings();
@@ -42,7 +34,7 @@ START_TEST(never_writable_and_executable) {
     graphs[n] = build_network(context, n, 1);
     programs[n] = compile(context, graphs[n]);
     read_mappings();
-    run_once(programs[n], graphs[n], programs[n]->symbolic ? 20 : 1);
+    check_answer(programs[n], graphs[n], programs[n]->symbolic ? 20 : 1, 1);
   }
   mappings after = read_mappings();
   if (sfi_backend_of(&context->target)) ck_assert_int_gt(after.executable, before.executable);
@@ -102,7 +94,7 @@ START_TEST(churn) {
     if (i == SETTLED) settled = read_mappings();
     sf_graph *graph = build_network(context, i % NETWORKS, 1);
     sf_program *program = compile(context, graph);
-    run_once(program, graph, program->symbolic ? 3 : 1);
+    check_answer(program, graph, program->symbolic ? 3 : 1, 1);
     sf_program_release(program);
     sf_graph_release(graph);
   }

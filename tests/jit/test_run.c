@@ -23,11 +23,7 @@ static sf_context *context_like(int32_t threads, sf_parallel_for_fn parallel_for
 /* At every kind of extent. */
 static void check_answers(const sf_graph *graph, sf_program *program) {
   for (size_t i = 0; i < SFI_COUNT(extents); i++) {
-    tensors t;
-    tensors_make(graph, extent_of(program, i), i, &t);
-    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-    check_against_reference(graph, extent_of(program, i), &t);
-    tensors_free(&t);
+    check_answer(program, graph, extent_of(program, i), i);
   }
 }
 
@@ -116,11 +112,7 @@ START_TEST(random_layers) {
   ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
   const int64_t extents_here[] = {0, 1, bound, bound + 1, 1 + random_u32(&state) % 200};
   for (size_t i = 0; i < SFI_COUNT(extents_here); i++) {
-    tensors t;
-    tensors_make(graph, extents_here[i], i, &t);
-    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-    check_against_reference(graph, extents_here[i], &t);
-    tensors_free(&t);
+    check_answer(program, graph, extents_here[i], i);
   }
   sf_program_release(program);
   sf_graph_release(graph);
@@ -133,7 +125,6 @@ START_TEST(padding_meets_infinity) {
   enum { CHANNELS = 16, COUNT = CHANNELS * 2 * 9 };
   sf_context *context = plain_context(1);
   sf_graph *graph;
-  sf_program *program;
   uint64_t state = 5;
   float w[COUNT];
   for (int i = 0; i < COUNT; i++) w[i] = (float)(random_u32(&state) % 64) / 32 - 1.01f;
@@ -144,21 +135,7 @@ START_TEST(padding_meets_infinity) {
   sf_value inputs[] = {x, sf_graph_weight(graph, NULL, SF_F32, 4, DIMS(CHANNELS, 2, 3, 3), w, SF_COPY)};
   sf_attr pad = {.id = SF_ATTR_PAD, .count = 4, .ints = DIMS(1, 1, 1, 1)};
   sf_graph_output(graph, "y", sf_graph_op(graph, SF_OP_CONV2D, 2, inputs, 1, &pad));
-  const sfi_backend *backend = sfi_backend_of(&context->target);
-  for (size_t i = 0; i <= (backend ? backend->n_emitters : 0); i++) {
-    const sfi_emitter *only = i ? backend->emitters[i - 1] : NULL;
-    if (only && only->anchor != SFI_ANCHOR_CONTRACT) continue;
-    sf_compile_options options;
-    tensors t;
-    SF_INIT(&options);
-    options.emitter = only ? only->name : NULL;
-    ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
-    tensors_make(graph, 1, 3, &t);
-    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-    check_against_reference(graph, 1, &t);
-    tensors_free(&t);
-    sf_program_release(program);
-  }
+  check_every_emitter(context, graph);
   sf_graph_release(graph);
   sf_context_release(context);
 }
@@ -415,11 +392,7 @@ START_TEST(own_classes) {
     ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
     ck_assert_int_eq(program->n_classes, n + 1);
     for (int64_t s = 0; s < 64; s += 3) {
-      tensors t;
-      tensors_make(graph, s, (uint64_t)s, &t);
-      ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-      check_against_reference(graph, s, &t);
-      tensors_free(&t);
+      check_answer(program, graph, s, (uint64_t)s);
     }
     sf_program_release(program);
   }

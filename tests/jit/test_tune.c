@@ -82,11 +82,7 @@ static outcome start(const char *folder, int network, setting s) {
   if (program) {
     const int64_t extents[] = {1, 5, 40};
     for (size_t i = 0; i < (program->symbolic ? SFI_COUNT(extents) : 1); i++) {
-      tensors t;
-      tensors_make(graph, extents[i], 1, &t);
-      ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-      check_against_reference(graph, extents[i], &t);
-      tensors_free(&t);
+      check_answer(program, graph, extents[i], 1);
     }
     check_choices(program);
     ck_assert_int_eq(sf_program_explain(program, 0, keep_text, &o.explained), SF_OK);

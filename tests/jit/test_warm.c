@@ -39,12 +39,7 @@ static outcome start(const char *folder, int network, uint32_t flags, sf_isa isa
   options.error = &o.error;
   o.status = sf_compile(context, graph, &options, &program, &o.stats);
   if (program) {
-    tensors t;
-    int64_t symbol = program->symbolic ? 5 : 1;
-    tensors_make(graph, symbol, 1, &t);
-    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-    check_against_reference(graph, symbol, &t);
-    tensors_free(&t);
+    check_answer(program, graph, program->symbolic ? 5 : 1, 1);
   }
   sf_program_release(program);
   sf_graph_release(graph);
@@ -94,11 +89,7 @@ START_TEST(shared_in_a_context) {
     }
   }
   sf_program_release(first); /* the second keeps what they share */
-  tensors t;
-  tensors_make(graph, 5, 1, &t);
-  ck_assert_int_eq(run_tensors(second, &t), SF_OK);
-  check_against_reference(graph, 5, &t);
-  tensors_free(&t);
+  check_answer(second, graph, 5, 1);
   sf_program_release(second);
   ck_assert_uint_eq(context->jit->table.n, 0);
   sf_graph_release(graph);
@@ -124,11 +115,7 @@ START_TEST(other_weights) {
       sf_value x = sf_graph_input(graph, "x", SF_F32, 2, DIMS(_i, 70)); /* fixed: some emitters take one column only */
       sf_graph_output(graph, "y", sf_matmul(graph, x, weight(graph, &state, zeros, 2, DIMS(70, 45)), false, false));
       ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
-      tensors t;
-      tensors_make(graph, 1, zeros, &t);
-      ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-      check_against_reference(graph, 1, &t);
-      tensors_free(&t);
+      check_answer(program, graph, 1, zeros);
       for (size_t k = 0; k < program->classes[0].plan.n_kernels; k++) {
         const sfi_kernel *kernel = &program->classes[0].plan.kernels[k];
         if (kernel->anchor != SFI_ANCHOR_CONTRACT) continue;
@@ -159,11 +146,7 @@ static sf_program *compile_baked(sf_context *context, int at, float scale) {
   sf_value y = sf_graph_weight(graph, NULL, SF_F32, 2, DIMS(70, 45), w, SF_COPY);
   sf_graph_output(graph, "y", sf_matmul(graph, x, y, false, false));
   ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
-  tensors t;
-  tensors_make(graph, 1, 3, &t);
-  ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-  check_against_reference(graph, 1, &t);
-  tensors_free(&t);
+  check_answer(program, graph, 1, 3);
   sf_graph_release(graph);
   return program;
 }
@@ -207,24 +190,9 @@ START_TEST(weights_of_files) {
   sf_graph_output(graph, "y", sf_matmul(graph, x, weight, false, false));
   ck_assert_int_eq(sf_graph_save(graph, path), SF_OK);
   sf_graph_release(graph);
-  const sfi_backend *backend = sfi_backend_of(&context->target);
-  for (size_t i = 0; i <= (backend ? backend->n_emitters : 0); i++) {
-    const sfi_emitter *only = i ? backend->emitters[i - 1] : NULL;
-    if (only && only->anchor != SFI_ANCHOR_CONTRACT) continue;
-    sf_program *program;
-    sf_compile_options options;
-    tensors t;
-    SF_INIT(&options);
-    options.emitter = only ? only->name : NULL;
-    ck_assert_int_eq(sf_graph_parse_file(context, path, &graph), SF_OK);
-    ck_assert_int_eq(sf_compile(context, graph, &options, &program, NULL), SF_OK);
-    tensors_make(graph, 1, 3, &t);
-    ck_assert_int_eq(run_tensors(program, &t), SF_OK);
-    check_against_reference(graph, 1, &t);
-    tensors_free(&t);
-    sf_program_release(program);
-    sf_graph_release(graph);
-  }
+  ck_assert_int_eq(sf_graph_parse_file(context, path, &graph), SF_OK);
+  check_every_emitter(context, graph);
+  sf_graph_release(graph);
   sf_context_release(context);
   remove_tree(folder);
 }
