@@ -111,6 +111,15 @@ void sfi_store_vector(sfi_emission *e, LLVMValueRef value, LLVMValueRef pointer,
   sfi_intrinsic(e, "llvm.masked.store", types, 2, (LLVMValueRef[]){value, pointer, LLVMConstInt(e->i32, 4, false), mask}, 4);
 }
 
+void sfi_prefetch(sfi_emission *e, LLVMValueRef address, int64_t bytes) {
+  enum { READ = 0, TO_L2 = 2, DATA = 1 };
+  LLVMTypeRef type = e->ptr;
+  sfi_intrinsic(e, "llvm.prefetch", &type, 1,
+                (LLVMValueRef[]){sfi_at(e, e->i8, address, sfi_i64(e, bytes)), LLVMConstInt(e->i32, READ, false),
+                                 LLVMConstInt(e->i32, TO_L2, false), LLVMConstInt(e->i32, DATA, false)},
+                4);
+}
+
 /* row[i] and row[i + apart], for every i that is not such a partner itself, become their shuffles by low and by high. */
 static void shuffle_pairs(sfi_emission *e, LLVMValueRef *row, int32_t apart, const int32_t *low, const int32_t *high) {
   LLVMValueRef mask[2], lane[64];

@@ -57,6 +57,12 @@ LLVMValueRef sfi_load_scalar(sfi_emission *e, LLVMTypeRef type, LLVMValueRef bas
 LLVMValueRef sfi_load_vector(sfi_emission *e, LLVMValueRef pointer, LLVMValueRef mask); /* mask NULL: whole; else 0 outside */
 void sfi_store_vector(sfi_emission *e, LLVMValueRef value, LLVMValueRef pointer, LLVMValueRef mask);
 
+/* A hint that the line `bytes` behind an address is read soon: it comes to L2. Any address is allowed. */
+void sfi_prefetch(sfi_emission *e, LLVMValueRef address, int64_t bytes);
+/* So many bytes ahead a stream of weights is asked for: what a core gets through while memory answers. The machine's own prefetch follows
+ * a stream that is read slowly only within a page, and stops at each. */
+enum { SFI_AHEAD = 4096 };
+
 /* Row r of the result is lane r of every row, of as many rows as there are lanes. */
 void sfi_transpose(sfi_emission *e, LLVMValueRef *row);
 

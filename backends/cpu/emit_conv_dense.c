@@ -176,15 +176,6 @@ typedef struct unit {
   LLVMValueRef x_ahead;                  /* elements of X from the unit to the last pixel of the next one */
 } unit;
 
-static void prefetch(sfi_emission *e, LLVMValueRef address) {
-  enum { READ = 0, TO_L2 = 2, DATA = 1 };
-  LLVMTypeRef type = e->ptr;
-  sfi_intrinsic(e, "llvm.prefetch", &type, 1,
-                (LLVMValueRef[]){address, LLVMConstInt(e->i32, READ, false), LLVMConstInt(e->i32, TO_L2, false),
-                                 LLVMConstInt(e->i32, DATA, false)},
-                4);
-}
-
 /* Address of X at the first pixel of the unit, for a channel, a tap row and the first tap of it, which is k = first. */
 static LLVMValueRef x_at(sfi_emission *e, const unit *u, LLVMValueRef channel, LLVMValueRef tap, LLVMValueRef first) {
   const sfi_kernel *k = e->kernel;
@@ -218,8 +209,8 @@ static void tap_row(sfi_emission *e, const unit *u, LLVMValueRef channel, LLVMVa
       present[v] = exact ? LLVMBuildFCmp(e->builder, LLVMRealUNE, w[v], LLVMConstNull(e->vec), "") : NULL;
     }
     if (!exact) {
-      prefetch(e, sfi_at(e, e->i8, ahead, sfi_muli(e, u->prefetch_bytes, sfi_i64(e, tap))));
-      prefetch(e, sfi_at(e, e->f32, x_row, sfi_addi(e, u->x_ahead, sfi_i64(e, shift))));
+      sfi_prefetch(e, sfi_at(e, e->i8, ahead, sfi_muli(e, u->prefetch_bytes, sfi_i64(e, tap))), 0);
+      sfi_prefetch(e, sfi_at(e, e->f32, x_row, sfi_addi(e, u->x_ahead, sfi_i64(e, shift))), 0);
     }
     for (int32_t i = 0; i < u->pixels; i++) {
       if (!meets(k, 1, tap, u->column + i)) continue;

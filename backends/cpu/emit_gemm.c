@@ -57,11 +57,12 @@ static void accumulate(sfi_emission *e, const sfi_columns *columns, LLVMValueRef
   for (int32_t i = 0; i < count; i++) acc[i] = LLVMConstNull(e->vec);
   sfi_loop loop;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_poly_value(e, e->kernel->contract.depth), sfi_i64(e, 1), acc, (unsigned)count);
+  bool packed = e->kernel->anchor == SFI_ANCHOR_CONTRACT;
   LLVMValueRef row =
-      e->kernel->anchor == SFI_ANCHOR_CONTRACT
-          ? sfi_x_row(e, columns->x, loop.index)
-          : sfi_at(e, e->f32, columns->x, sfi_muli(e, loop.index, sfi_poly_value(e, e->kernel->operand[1].stride[1])));
+      packed ? sfi_x_row(e, columns->x, loop.index)
+             : sfi_at(e, e->f32, columns->x, sfi_muli(e, loop.index, sfi_poly_value(e, e->kernel->operand[1].stride[1])));
   LLVMValueRef wk = sfi_at(e, e->f32, w, sfi_muli(e, loop.index, k_stride));
+  for (int32_t r = 0; r < rows && packed; r += e->kernel->tile.rows) sfi_prefetch(e, sfi_at(e, e->f32, wk, r_index[r]), SFI_AHEAD);
   sfi_dense_step(e, columns, row, wk, r_index, rows, exact, loop.carried, next);
   sfi_loop_end(e, &loop, next);
   memcpy(acc, loop.carried, (size_t)count * sizeof *acc);
