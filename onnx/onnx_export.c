@@ -241,6 +241,44 @@ static void put_window(exporter *x, const sfi_node *node, const char *op, const 
   put(x, op, operands, n, attributes, count, out);
 }
 
+static bool is_known_scalar(const exporter *x, sf_value v) {
+  const sfi_node *node = &x->graph->nodes[v];
+  return sfi_node_is_static(node) && node->shape.rank == 0;
+}
+
+/* Which operand of min(max(x, scalar), scalar) is the max, where nothing else uses that: both are one Clip, as engines know it. -1: none. */
+static int32_t clipped_operand(const exporter *x, const sfi_node *node) {
+  const sf_graph *graph = x->graph;
+  if (node->op != SF_OP_MIN) return -1;
+  for (int32_t i = 0; i < 2; i++) {
+    const sf_value inner = node->inputs[i];
+    const sfi_node *max = &graph->nodes[inner];
+    int32_t uses = 0;
+    if (max->op != SF_OP_MAX || !is_known_scalar(x, node->inputs[1 - i])) continue;
+    for (size_t k = 0; k < graph->n_nodes; k++)
+      for (int32_t j = 0; j < graph->nodes[k].n_inputs; j++) uses += graph->nodes[k].inputs[j] == inner;
+    for (size_t k = 0; k < graph->n_outputs; k++) uses += graph->outputs[k].value == inner;
+    if (uses == 1 && (is_known_scalar(x, max->inputs[0]) || is_known_scalar(x, max->inputs[1]))) return i;
+  }
+  return -1;
+}
+
+/* Is the value, a max, written with the min behind it? */
+static bool is_within_clip(const exporter *x, sf_value v) {
+  const sf_graph *graph = x->graph;
+  for (size_t k = (size_t)v + 1; k < graph->n_nodes && graph->nodes[v].op == SF_OP_MAX; k++) {
+    const int32_t of = clipped_operand(x, &graph->nodes[k]);
+    if (of >= 0 && graph->nodes[k].inputs[of] == v) return true;
+  }
+  return false;
+}
+
+static void put_clip(exporter *x, const sfi_node *node, int32_t of, const char *out) {
+  const sfi_node *max = &x->graph->nodes[node->inputs[of]];
+  const int32_t bound = is_known_scalar(x, max->inputs[1]) ? 1 : 0;
+  put(x, "Clip", NAMES(operand(x, max, 1 - bound), operand(x, max, bound), operand(x, node, 1 - of)), NO_ATTRS, out);
+}
+
 /* The node of an operation that is one of ONNX's and has no attributes; NULL: it is more than that. */
 static const char *plain_operator(sf_op op) {
   switch ((int)op) {
@@ -289,6 +327,11 @@ static sf_status put_operation(exporter *x, const sfi_node *node, const char *ou
   if (n > OPERANDS_MAX) return refuse(x, node, "too many operands");
   for (int32_t i = 0; i < node->n_inputs; i++) operands[i] = operand(x, node, i);
   const char *first = operands[0];
+  const int32_t clipped = clipped_operand(x, node);
+  if (clipped >= 0) {
+    put_clip(x, node, clipped, out);
+    return SF_OK;
+  }
   if (plain) {
     put(x, plain, operands, n, NO_ATTRS, out);
     return SF_OK;
@@ -452,6 +495,7 @@ static sf_status put_value(exporter *x, sf_value v) {
     put_info(x, &x->model.inputs, name, node);
     return SF_OK;
   }
+  if (is_within_clip(x, v)) return SF_OK;
   if (!(sfi_op_of(node->op)->flags & SF_OPF_LEAF)) return put_operation(x, node, name);
   /* Weights that share a tensor are one initialiser. */
   const char *tensor = x->tensors.names[v];

@@ -41,6 +41,15 @@ done
 expect 0 "$convert" --list-unsupported model.onnx
 has "0 refused"
 
+# The two bounds of a Clip are one node again, but not where what lies between them is a result too.
+head='%%x = input f32[2, 5]\n%%0 = constant f32[] -0.5\n%%a = max %%0, %%x\n%%1 = constant f32[] 6\n%%b = min %%a, %%1\noutput %%b\n'
+for between in "" "output %%a\n"; do
+  printf "$head$between" >clip.sft
+  expect 0 "$convert" clip.sft clip.onnx
+  if [ -z "$between" ]; then grep -q Clip clip.onnx; else ! grep -q Clip clip.onnx; fi || fail "a Clip where there should be none, or none where one should be"
+  expect 0 "$convert" clip.onnx again.sft
+done
+
 # Pruning: a hundred weights with the numbers 1 to 100, so that it is known which ones go.
 python3 - <<'PYTHON' || fail "no weights"
 import json, struct

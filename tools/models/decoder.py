@@ -1,6 +1,7 @@
 """A decoder of GPT-2 small's size and structure with random weights, so for speed only: one token a step, behind 128 others whose keys and
 values are kept. Ours writes the new ones into the host's memory (`append`), so the model is written in our text form; PyTorch does the same
-with tensors; ONNX has no such operation, so ONNX Runtime and OpenVINO put them behind copies, as exported decoders do."""
+with tensors; ONNX has no such operation, so ONNX Runtime and OpenVINO put them behind copies, as exported decoders do. sf-convert prunes."""
+import copy
 import functools
 
 import numpy
@@ -94,22 +95,38 @@ def generate(net, job, steps=16):
     return f"{same} of {steps} words generated from an empty cache as PyTorch does"
 
 
+@functools.cache
+def dense():
+    """The module and our model of it."""
+    net, graph = networks.random_decoder(), WORK / "decoder.sft"
+    write_graph(net, graph)
+    return net, graph
+
+
+def export(net, inputs, onnx):
+    """With copies of the caches; what PyTorch computes about shapes is folded by sf-convert on the way."""
+    past, whole = ["past_" + n for n in NAMES], onnx.with_suffix(".torch.onnx")
+    race.export(networks.Copying(net), tuple(torch.from_numpy(inputs[n]) for n in ["token", "position"] + past), whole,
+                ["token", "position"] + past, ["logits"] + ["grown_" + n for n in NAMES], {n: {2: "before"} for n in past})
+    race.convert(whole, onnx)
+    whole.unlink()
+
+
 def variant(zeros, options):
-    net = networks.prune(networks.random_decoder(), zeros)
+    net, whole = dense()
     base = WORK / f"decoder_{round(100 * zeros)}"
     onnx, state, graph = base.with_suffix(".onnx"), base.with_suffix(".pt"), base.with_suffix(".sft")
-    torch.save(net.state_dict(), state)
-    write_graph(net, graph)
+    race.convert(whole, graph, "--prune", str(zeros))
+    own = copy.deepcopy(net)
+    race.take_weights(own, whole, graph)
+    torch.save(own.state_dict(), state)
     inputs = make_inputs()
     numpy.savez(WORK / "decoder.npz", **inputs)
-    past = ["past_" + n for n in NAMES]
-    copying = networks.Copying(net)
-    race.export(copying, tuple(torch.from_numpy(inputs[n]) for n in ["token", "position"] + past), onnx, ["token", "position"] + past,
-                ["logits"] + ["grown_" + n for n in NAMES], {n: {2: "before"} for n in past})
+    export(own, inputs, onnx)
     job = {"onnx": str(onnx), "inputs": str(WORK / "decoder.npz"), "network": "decoder", "state": str(state),
            "torch_inputs": ["token", "position"] + ["torch_" + n for n in NAMES], "output_names": ["logits"],
            "in_place": {"new_" + n: n for n in NAMES}}
-    remark = generate(net, dict(job, graph=str(graph), library=str(race.BUILD / "jit" / "libsparseflow.so"), threads=options.threads))
+    remark = generate(own, dict(job, graph=str(graph), library=str(race.BUILD / "jit" / "libsparseflow.so"), threads=options.threads))
     return race.Variant(zeros, graph, job, remark)
 
 

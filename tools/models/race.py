@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import json
 import pathlib
 import re
@@ -60,27 +61,6 @@ def at_opset_17(model, shapes):
     return onnx.version_converter.convert_version(model, 17)
 
 
-def prune_onnx(model, zeros, least=1024):
-    """A copy in which the smallest share `zeros` of each weight of a convolution or product is 0; weights of fewer than `least` elements
-    and those of grouped convolutions, which are small and dear to lose, stay."""
-    import numpy
-    from onnx import numpy_helper
-    copy = type(model)()
-    copy.CopyFrom(model)
-    wanted = {n.input[1] for n in copy.graph.node if n.op_type in ("Conv", "MatMul", "Gemm") and
-              not any(a.name == "group" and a.i > 1 for a in n.attribute)}
-    tensors = [(t.name, t) for t in copy.graph.initializer]
-    tensors += [(n.output[0], a.t) for n in copy.graph.node if n.op_type == "Constant" for a in n.attribute if a.name == "value"]
-    for name, tensor in tensors:
-        w = numpy_helper.to_array(tensor).copy()
-        gone = round(w.size * zeros)
-        if name not in wanted or w.size < least or not gone or w.dtype != numpy.float32:
-            continue
-        w.reshape(-1)[numpy.abs(w.reshape(-1)).argsort(kind="stable")[:gone]] = 0
-        tensor.CopyFrom(numpy_helper.from_array(w, tensor.name))
-    return copy
-
-
 def reference(onnx, inputs):
     """The outputs by ONNX Runtime."""
     import onnxruntime
@@ -110,11 +90,47 @@ def export(net, inputs, onnx, input_names, output_names, dynamic_axes=None):
                           opset_version=17, dynamo=False)
 
 
-def convert(onnx):
-    """Our model beside an ONNX file, newly made by sf-convert."""
-    graph = onnx.with_suffix(".sft")
-    subprocess.run([BUILD / "tools" / "sf-convert", onnx, graph], check=True)
-    return graph
+def convert(source, target, *options):
+    """By sf-convert, which tells formats by their endings; a report of pruning goes beside the target."""
+    report = subprocess.run([BUILD / "tools" / "sf-convert", *options, source, target], check=True, stdout=subprocess.PIPE).stdout
+    if report:
+        target.with_suffix(".txt").write_bytes(report)
+
+
+def pruned(dense, base, *options, calibration=None):
+    """From our dense model another one, pruned by sf-convert as `options` say, and the same as ONNX for the other engines. With inputs for
+    `calibration` the report has each layer's error on them."""
+    import numpy
+    graph, onnx = base.with_suffix(".sft"), base.with_suffix(".onnx")
+    for name, array in (calibration or {}).items():
+        file = WORK / f"{dense.stem}_{name}.npy"
+        numpy.save(file, array)
+        options += (f"--input={name}={file}",)
+    convert(dense, graph, *options)
+    convert(graph, onnx)
+    return graph, onnx
+
+
+def take_weights(net, dense, graph):
+    """Gives a PyTorch module the weights of a pruned graph: where a matrix or convolution of its has the elements, perhaps transposed, of a
+    tensor of `dense`, our model before pruning, it gets those that this tensor has now. So all engines have the same zeros."""
+    import numpy
+    import torch
+    from safetensors.numpy import load_file
+    before, after = (load_file(file.with_suffix(".safetensors")) for file in (dense, graph))
+    names = {(t.shape, hashlib.sha256(t).digest()): name for name, t in before.items()}
+    changed = {name for name in before if not numpy.array_equal(before[name], after[name])}
+    for module in net.modules():
+        if not isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            continue
+        for turn in numpy.asarray, numpy.transpose:
+            w = numpy.ascontiguousarray(turn(module.weight.detach().numpy()))
+            name = names.get((w.shape, hashlib.sha256(w).digest()))
+            if name in changed:
+                module.weight.data = torch.from_numpy(numpy.ascontiguousarray(turn(after[name])))
+                changed.discard(name)
+                break
+    assert not changed, f"pruned, but no weight of the module: {changed}"
 
 
 def starts(job):
