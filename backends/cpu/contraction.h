@@ -70,11 +70,13 @@ void sfi_store_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMVa
 /* Sums that are not finished yet, kept in the output as they are. */
 void sfi_keep_rows_at(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *row, int32_t count, const LLVMValueRef *acc);
 
-/* Is any valid lane of acc NaN? i1. For kernels that multiply by the zeros of W: see emit_gemm.c. */
+/* Is any valid lane of acc[rows * vectors] NaN? i1. For kernels that multiply by the zeros of W: see emit_gemm.c. */
 LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVMValueRef *acc, int32_t rows);
 
 /* Element W[r, k] of a contraction's weight, with the groups of a convolution spread over all k. */
 float sfi_weight_at(const sfi_contract *c, int64_t r, int64_t k);
+/* All of W, in panels of `rows` rows behind the table of positions (pack_panels.c). */
+sf_status sfi_pack_panels(const sfi_kernel *kernel, int64_t rows, const sf_allocator *allocator, sfi_diag *diag, sfi_blob *out_blob);
 
 /* Load slots that a vector of X takes: more than one where the taps of a window place it across two lines. For costs. */
 double sfi_slots_a_load(const sfi_kernel *kernel);

@@ -11,8 +11,8 @@
  * Packed W: [positions of X rows] [panel of V vectors of rows][k][V lanes], rows past the last are zeros. */
 #include "emitters.h"
 
-enum { VECTORS_MOST = 8, PIXELS_MOST = 28, TILES_LEAST = 8 };
-enum { PIXELS_MANY = 1 << 20 }; /* the price looks at every piece of a row */
+/* Pixels of an image: the price looks at every piece of a row. */
+enum { VECTORS_MOST = 8, PIXELS_MOST = 28, TILES_LEAST = 8, IMAGE_MOST = 1 << 20 };
 
 /* How the output's pixels are cut. Every row into the same pieces, of which the first `large` have `across` pixels, the others one less. A
  * piece of a row is a unit: a register tile for each panel of W. */
@@ -127,7 +127,7 @@ sfi_refusal sfi_conv_dense_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (!k->contract.in_place && !sfi_is(k->operand[1].stride[2], 1)) return SFI_REFUSE_STRIDED_COLUMNS;
   if (!k->contract.in_place && !sfi_positions_fit(k)) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   if (k->contract.facts->nonfinite && is_padded(k)) return SFI_REFUSE_NOT_FINITE;
-  if (k->extent[2].of.c[0] > PIXELS_MANY) return SFI_REFUSE_MANY_PIXELS;
+  if (k->extent[2].of.c[0] > IMAGE_MOST) return SFI_REFUSE_MANY_PIXELS;
   double least = 0;
   int32_t best = 0;
   for (int32_t v = 1; v <= VECTORS_MOST; v++) {
@@ -152,14 +152,7 @@ double sfi_conv_dense_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t sy
 
 sf_status sfi_conv_dense_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_allocator *allocator, sfi_diag *diag,
                               sfi_blob *out) {
-  const int64_t rows = panel_rows(k, plan->target), depth = k->contract.depth.c[0], prefix = sfi_position_bytes(k);
-  const int64_t panels = sfi_ceil_div(k->contract.rows, rows);
-  if (!sfi_blob_init(out, allocator, (size_t)(prefix + panels * rows * depth * 4 + 64))) return sfi_fail_memory(diag);
-  sfi_write_positions(k, out->data);
-  float *w = (float *)(void *)(out->data + prefix);
-  for (int64_t r = 0; r < k->contract.rows; r++)
-    for (int64_t i = 0; i < depth; i++) w[(r / rows * depth + i) * rows + r % rows] = sfi_weight_at(&k->contract, r, i);
-  return SF_OK;
+  return sfi_pack_panels(k, panel_rows(k, plan->target), allocator, diag, out);
 }
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
@@ -245,17 +238,6 @@ static void accumulate(sfi_emission *e, const unit *u, bool exact, LLVMValueRef 
   memcpy(acc, channel.carried, (size_t)count * sizeof *acc);
 }
 
-/* Is any of the sums NaN? Two a compare. */
-static LLVMValueRef any_nan(sfi_emission *e, const LLVMValueRef *acc, int32_t count) {
-  LLVMValueRef any = NULL;
-  for (int32_t i = 0; i < count; i += 2) {
-    LLVMValueRef nan = LLVMBuildFCmp(e->builder, LLVMRealUNO, acc[i], acc[i + 1 < count ? i + 1 : i], "");
-    any = any ? LLVMBuildOr(e->builder, any, nan, "") : nan;
-  }
-  LLVMTypeRef type = LLVMTypeOf(any);
-  return sfi_intrinsic(e, "llvm.vector.reduce.or", &type, 1, &any, 1);
-}
-
 /* Up to a vector of pixels from `first` on, of the rows of vector v: a row of the output each. */
 static void store_rows(sfi_emission *e, const unit *u, int32_t first, int32_t v, const LLVMValueRef *acc) {
   const sfi_kernel *k = e->kernel;
@@ -280,10 +262,11 @@ static void store_rows(sfi_emission *e, const unit *u, int32_t first, int32_t v,
 
 static void unit_code(sfi_emission *e, const unit *u) {
   const int32_t vectors = e->kernel->tile.vectors, count = u->pixels * vectors;
+  const sfi_columns whole = {.vectors = vectors}; /* no lane is masked */
   LLVMValueRef acc[SFI_CARRIED_MAX], exact[SFI_CARRIED_MAX];
   accumulate(e, u, false, acc);
   sfi_if again;
-  sfi_if_begin(e, &again, any_nan(e, acc, count));
+  sfi_if_begin(e, &again, sfi_any_nan(e, &whole, acc, u->pixels));
   accumulate(e, u, true, exact);
   sfi_if_end(e, &again, exact, acc, acc, (unsigned)count);
   for (int32_t first = 0; first < u->pixels; first += e->lanes)

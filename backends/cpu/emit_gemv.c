@@ -36,13 +36,7 @@ double sfi_gemv_dense_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t sy
 sf_status sfi_gemv_dense_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_allocator *allocator, sfi_diag *diag,
                               sfi_blob *out) {
   (void)plan;
-  int64_t rows = k->tile.rows, depth = k->contract.depth.c[0], prefix = sfi_position_bytes(k);
-  if (!sfi_blob_init(out, allocator, (size_t)(prefix + sfi_few_panels(k) * rows * depth * 4))) return sfi_fail_memory(diag);
-  sfi_write_positions(k, out->data);
-  float *w = (float *)(void *)(out->data + prefix);
-  for (int64_t r = 0; r < k->contract.rows; r++)
-    for (int64_t i = 0; i < depth; i++) w[(r / rows * depth + i) * rows + r % rows] = sfi_weight_at(&k->contract, r, i);
-  return SF_OK;
+  return sfi_pack_panels(k, k->tile.rows, allocator, diag, out);
 }
 
 /* sum[r * columns + n] += W[vector r of the panel, k] x[n][k]. exact: zeros of W are skipped. */
