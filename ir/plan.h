@@ -191,6 +191,7 @@ typedef struct sfi_kernel {
     int64_t row_block;    /* rows of one tile of work, a multiple of Mr */
     int64_t column_block; /* columns of one tile of work; PANEL: the panel */
     bool all_t;           /* a tile of work is of all t */
+    bool ahead;           /* W comes from memory in each run, and is prefetched */
     sfi_digest pattern;   /* facts->pattern where the code holds it; else 0 */
   } tile;
   double predicted_us; /* on one thread, at the class's bound or a typical extent (sfi_choice_symbol) */
@@ -225,6 +226,7 @@ typedef struct sfi_plan {
   const sfi_target *target;
   sfi_arena arena;                /* owns everything below */
   int64_t symbol_min, symbol_max; /* the class: symbol in [min, max]; max INT64_MAX: no bound, and then the symbol may be 0 too */
+  double weight_bytes; /* about what all weights take as they are packed: a run reads them once. Set by the choice pass */
   sfi_buffer *buffers;
   size_t n_buffers, buffers_capacity;
   sfi_kernel *kernels;

@@ -126,8 +126,8 @@ void sfi_kernel_key(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text *ou
     sfi_text_printf(out, " %d %d ", kernel->ragged.panel, kernel->ragged.lane);
     put_poly(out, kernel->ragged.columns);
   }
-  sfi_text_printf(out, "\ntile %d %d %d %lld %lld %d\n", kernel->tile_dims, kernel->tile.rows, kernel->tile.vectors,
-                  (long long)kernel->tile.row_block, (long long)kernel->tile.column_block, kernel->tile.all_t);
+  sfi_text_printf(out, "\ntile %d %d %d %lld %lld %d %d\n", kernel->tile_dims, kernel->tile.rows, kernel->tile.vectors,
+                  (long long)kernel->tile.row_block, (long long)kernel->tile.column_block, kernel->tile.all_t, kernel->tile.ahead);
   static const sfi_digest none = {0};
   if (memcmp(&kernel->tile.pattern, &none, sizeof none) != 0) {
     char hex[33];

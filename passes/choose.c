@@ -1,6 +1,6 @@
 /* An emitter for every kernel: all of a back end's emitters of the kernel's anchor are asked, those that accept are priced, and the
  * cheapest wins, or the one that the judge prefers after timing them. The verdict on each is kept as text. Changes kernels' emitter,
- * tile, predicted_us, measured_us and choice only. */
+ * tile, predicted_us, measured_us and choice, and the plan's weight_bytes only. */
 #include "passes.h"
 
 /* Prices are compared where the class's work is: at its bound, or at this extent where it has none. */
@@ -106,7 +106,20 @@ done:
   return st;
 }
 
+/* Four bytes an element, or six a nonzero. */
+static double weight_bytes(const sfi_plan *plan) {
+  double bytes = 0;
+  for (size_t k = 0; k < plan->n_kernels; k++) {
+    if (plan->kernels[k].anchor != SFI_ANCHOR_CONTRACT) continue;
+    const sfi_facts *f = plan->kernels[k].contract.facts;
+    const double dense = (double)f->rows * (double)f->columns * 4, sparse = (double)f->nonzeros * 6;
+    bytes += sparse < dense ? sparse : dense;
+  }
+  return bytes;
+}
+
 sf_status sfi_choose(sfi_pass_env *env, sfi_plan *plan, const sfi_emitter *const *emitters, size_t n_emitters, const char *only) {
+  plan->weight_bytes = weight_bytes(plan);
   for (size_t k = 0; k < plan->n_kernels; k++) {
     sfi_kernel *kernel = &plan->kernels[k];
     if (kernel->anchor == SFI_ANCHOR_NODE) {

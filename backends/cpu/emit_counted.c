@@ -138,6 +138,8 @@ typedef struct four {
 /* Loads the next four steps of `sources` readers of X and moves on. */
 static void load_four(const group *g, flow *f, int32_t sources, four *out) {
   sfi_emission *e = g->e;
+  sfi_prefetch(e, f->v[WORDS], SFI_AHEAD);
+  sfi_prefetch(e, f->v[VALUES], SFI_AHEAD);
   take_words(g, f, sources * g->unit.words, out->word);
   for (int32_t r = 0; r < g->rows; r++)
     out->value[r] = sfi_load_quarters(e, sfi_at(e, e->f32, f->v[VALUES], sfi_i64(e, (int64_t)r * FOUR)));

@@ -33,7 +33,7 @@ sfi_refusal sfi_gemv_bitmap_accept(sfi_kernel *k, const sfi_plan *plan) {
 double sfi_gemv_bitmap_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   double steps = (double)sfi_few_panels(k) * (double)k->contract.depth.c[0] * HALVES, n = sfi_few_columns(k, symbol);
   double execute = sfi_cycles_us(plan->target, steps * (n > 1 ? 0.9 + 0.4 * n : 1.6) + 20);
-  double read = 1.08 * sfi_read_us(plan->target, steps * 2 + (double)k->contract.facts->nonzeros * 4);
+  double read = 1.08 * sfi_read_us(plan, steps * 2 + (double)k->contract.facts->nonzeros * 4);
   return cbrt(execute * execute * execute + read * read * read);
 }
 

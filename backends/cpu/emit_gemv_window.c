@@ -33,6 +33,7 @@ sfi_refusal sfi_gemv_window_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (k->contract.groups > 1) return SFI_REFUSE_GROUPS;
   if (k->contract.depth.c[0] < WINDOW) return SFI_REFUSE_FEW_COLUMNS;
   if (k->contract.depth.c[0] - WINDOW > UINT16_MAX || k->contract.facts->nonzeros > INT32_MAX) return SFI_REFUSE_OFFSETS_TOO_LARGE;
+  k->tile.ahead = sfi_weights_from_memory(plan);
   return sfi_few_accept(k, plan, SFI_FEW_MAX, L * panels_of(k), 0);
 }
 
@@ -201,6 +202,7 @@ static void visit(sfi_emission *e, const sfi_few *few, const sections *s, LLVMVa
     LLVMValueRef element = sfi_muli(e, sfi_addi(e, sfi_muli(e, index, sfi_i64(e, SLOTS)), sfi_i64(e, i)), sfi_i64(e, L));
     lane[i] = load_lanes(e, s->lanes, element);
     w[i] = sfi_load_vector(e, sfi_at(e, e->f32, s->values, element), NULL);
+    if (e->kernel->tile.ahead) sfi_prefetch(e, sfi_at(e, e->f32, s->values, element), SFI_AHEAD);
   }
   for (int32_t n = 0; n < few->n; n++) {
     LLVMValueRef window = sfi_at(e, e->f32, few->x[n], first);

@@ -60,6 +60,7 @@ sfi_refusal sfi_lockstep_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (k->contract.facts->nonzeros > INT32_MAX / GROUP) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   sfi_choose_columns(k, plan->target, 1);
   k->tile.rows = GROUP;
+  k->tile.ahead = sfi_weights_from_memory(plan);
   k->tile.row_block = sfi_round_up(sfi_max(128, sfi_ceil_div(k->contract.rows, 8)), GROUP);
   return SFI_REFUSE_NONE;
 }
@@ -297,6 +298,7 @@ static void rounds(sfi_emission *e, const sfi_columns *columns, LLVMValueRef x, 
   sfi_loop loop;
   /* Counts up to zero: a limit would be a register more than there are, and a load a step. */
   sfi_loop_begin(e, &loop, LLVMBuildNSWSub(b, sfi_i64(e, 0), count, ""), sfi_i64(e, 0), sfi_i64(e, 1), carried, GROUP + 2);
+  for (int i = 0; i < 2 && e->kernel->tile.ahead; i++) sfi_prefetch(e, loop.carried[i], SFI_AHEAD);
   load_columns(e, columns, x, loop.carried[0], xv);
   memcpy(next + 2, loop.carried + 2, GROUP * sizeof *next);
   const int steps = shared ? 2 : 1;

@@ -102,6 +102,7 @@ static void step_loop(sfi_emission *e, const sfi_columns *columns, LLVMValueRef 
   flow next;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), count, sfi_i64(e, 1), f->value, n);
   memcpy(next.value, loop.carried, n * sizeof *next.value);
+  for (int i = 0; i < 2; i++) sfi_prefetch(e, next.value[i], SFI_AHEAD);
   x_rows(e, x, next.value[0], positions, narrow, row);
   for (int i = 0; i < steps; i++) {
     int share = kind == ROUNDS && i < SFI_PAIRINGS ? 2 : 1;

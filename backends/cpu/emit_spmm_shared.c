@@ -126,6 +126,7 @@ static void accumulate(sfi_emission *e, const sfi_columns *columns, LLVMValueRef
   sfi_loop_begin(e, &loop, begin, end, sfi_i64(e, 1), acc, (unsigned)count);
   LLVMValueRef row = sfi_opaque(e, sfi_x_row_at(e, columns->x, sfi_load_u32(e, positions, loop.index)));
   LLVMValueRef first = sfi_at(e, e->f32, values, sfi_muli(e, loop.index, sfi_i64(e, rows)));
+  sfi_prefetch(e, first, SFI_AHEAD);
   sfi_dense_step(e, columns, row, first, offset, rows, exact, loop.carried, next);
   sfi_loop_end(e, &loop, next);
   memcpy(acc, loop.carried, (size_t)count * sizeof *acc);

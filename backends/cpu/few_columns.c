@@ -72,6 +72,6 @@ void sfi_few_store(sfi_emission *e, const sfi_few *few, LLVMValueRef row, const 
 }
 
 double sfi_few_us(const sfi_plan *plan, double bytes, double cycles) {
-  double us = sfi_cycles_us(plan->target, cycles), read = sfi_read_us(plan->target, bytes);
+  double us = sfi_cycles_us(plan->target, cycles), read = sfi_read_us(plan, bytes);
   return us > read ? us : read;
 }

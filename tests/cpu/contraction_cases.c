@@ -289,7 +289,8 @@ static void make_contraction(contraction *c, const sfi_target *target, const pro
                        .symbol_min = 0,
                        .symbol_max = p->layout == FEW ? p->t : INT64_MAX,
                        .buffers = c->buffers,
-                       .n_buffers = SFI_COUNT(c->buffers)};
+                       .n_buffers = SFI_COUNT(c->buffers),
+                       .weight_bytes = special ? 1e12 : 0}; /* cases of half of the patterns prefetch */
 }
 
 static void free_contraction(contraction *c) {
