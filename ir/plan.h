@@ -18,6 +18,7 @@
 
 /* 17 operands: the widest operation has 16, and one output. */
 enum { SFI_SPACE_MAX = 8, SFI_OPERANDS_MAX = 17, SFI_STEPS_MAX = 32, SFI_NO_BUFFER = -1, SFI_IMAGE_SLACK = 512 };
+enum { SFI_DEPTHWISE_TAPS = 49 };
 
 /* ---- expressions -------------------------------------------------------------------------------------------------- */
 
@@ -118,7 +119,8 @@ typedef struct sfi_pool {
  * Window of a convolution, by rows and by columns: k counts input channels, tap rows and tap columns, and the elements of X that tap i and
  * output o meet are 0, as padding, unless 0 <= at < in, at = o * stride + i * dilation - before. No window: taps == 0.
  * In place, X is the image as it is: channels are stride[1] apart, rows and columns window[].step, and there is no padding to read. No
- * stride leads from pixel to pixel here either; pitch == valid == 0. */
+ * stride leads from pixel to pixel here either; pitch == valid == 0. There is more than one pixel, and one group; or a group for each
+ * channel and row of W, at most SFI_DEPTHWISE_TAPS taps, and a step of 1 and a stride of 1 or 2 along a row. */
 typedef struct sfi_window {
   int64_t taps, stride, dilation, before, in, out, step;
 } sfi_window;

@@ -81,6 +81,12 @@ static sf_status check_types(const sfi_plan *plan, const sfi_kernel *kernel, sfi
   return SF_OK;
 }
 
+static bool is_depthwise(const sfi_contract *c) {
+  const sfi_window *h = &c->window[0], *w = &c->window[1];
+  return c->groups == c->rows && c->matrix.columns == h->taps * w->taps && c->matrix.columns <= SFI_DEPTHWISE_TAPS &&
+         w->step == 1 && w->stride <= 2;
+}
+
 static sf_status check_contract(const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag) {
   const sfi_contract *c = &kernel->contract;
   const bool is_static = kernel->anchor == SFI_ANCHOR_CONTRACT;
@@ -97,7 +103,8 @@ static sf_status check_contract(const sfi_plan *plan, const sfi_kernel *kernel, 
     CHECK_KERNEL(is_static && c->depth.c[0] % (c->window[0].taps * c->window[1].taps) == 0, "taps");
     CHECK_KERNEL(sfi_is(kernel->extent[2].of, c->window[0].out * c->window[1].out) && kernel->extent[2].div == 1, "pixels");
   }
-  CHECK_KERNEL(!c->in_place || (c->window[0].taps && c->groups == 1 && c->valid == 0), "an image in place");
+  CHECK_KERNEL(!c->in_place || (c->window[0].taps && c->valid == 0 && (c->groups == 1 || is_depthwise(c))), "an image in place");
+  CHECK_KERNEL(!c->in_place || !sfi_is(kernel->extent[2].of, 1), "one pixel of an image in place");
   if (!is_static) return SF_OK;
   CHECK_KERNEL(c->facts && c->weight >= 0 && sfi_is_static(plan->graph, c->weight), "a weight that is not static");
   CHECK_KERNEL(c->groups >= 1 && sfi_is(c->row_count, c->rows) && c->rows == c->matrix.rows && c->rows % c->groups == 0, "rows");

@@ -72,6 +72,7 @@ static void mark_live(sfi_lowering *l) {
     for (int32_t i = 0; i < node->n_inputs; i++) {
       l->values[node->inputs[i]].live = true;
       l->values[node->inputs[i]].uses++;
+      l->values[node->inputs[i]].maps += (sfi_op_of(node->op)->flags & SF_OPF_ELEMENTWISE) != 0;
     }
   }
 }

@@ -21,6 +21,7 @@ typedef struct sfi_grouping {
 typedef struct sfi_located {
   sfi_shape shape; /* the symbol replaced where the class holds one value */
   int32_t uses;    /* by live nodes and outputs */
+  int32_t maps;    /* of them, by elementwise operations, which may end in one kernel */
   bool live;
   sfi_view row;
   int64_t channel;   /* elements from channel to channel of an image [n, c, h, w] in `row` that leaves gaps between them; 0: none */

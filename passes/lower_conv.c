@@ -22,6 +22,9 @@ enum { SPARSE_PERCENT = 60, SPARSE_PERCENT_FOLDED = 42 };
 /* Nonzeros that read an input channel, on average, from which it pays to copy the channel to a vector's boundary. */
 enum { NONZEROS_A_CHANNEL = 16 };
 
+/* Across an image of one channel a group, padding included, which kernels count in 32 bits. */
+enum { DEPTHWISE_PIXELS = 1 << 20 };
+
 static int64_t gcd(int64_t a, int64_t b) {
   return b ? gcd(b, a % b) : a;
 }
@@ -210,6 +213,20 @@ static bool may_stay(const sfi_lowering *l, const sfi_kernel *kernel, const sfi_
          sfi_is_const(view->stride[1]) && sfi_is_const(view->stride[2]) && sfi_is_const(view->stride[3]);
 }
 
+/* One channel a group is read where it is too, along its rows. */
+static bool channels_may_stay(const sfi_kernel *kernel, const sfi_view *view, const side *h, const side *w) {
+  const sfi_contract *c = &kernel->contract;
+  const int64_t taps = c->matrix.columns;
+  if (c->groups < 2 || c->groups != c->rows || taps != h->taps * w->taps || taps > SFI_DEPTHWISE_TAPS || w->stride > 2)
+    return false;
+  if (h->out * w->out == 1 || !c->facts || (c->facts->nonfinite && (has_padding(h) || has_padding(w)))) return false;
+  for (int i = 0; i < 2; i++) {
+    const side *s = i ? w : h;
+    if (s->in + s->before + s->after > DEPTHWISE_PIXELS || s->stride > DEPTHWISE_PIXELS) return false;
+  }
+  return sfi_is_const(view->stride[1]) && sfi_is_const(view->stride[2]) && sfi_is(view->stride[3], 1);
+}
+
 static void in_place(sfi_kernel *kernel, const sfi_view *view, const side *h, const side *w) {
   sfi_contract *c = &kernel->contract;
   c->in_place = true;
@@ -227,7 +244,7 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
   const side h = make_side(l, v, 0), w = make_side(l, v, 1);
   const int64_t channels = shape->dims[1].c[0];
   sfi_view view = sfi_low_row(l, x);
-  if (may_stay(l, kernel, &view, &h, &w)) {
+  if (may_stay(l, kernel, &view, &h, &w) || channels_may_stay(kernel, &view, &h, &w)) {
     in_place(kernel, &view, &h, &w);
     return;
   }

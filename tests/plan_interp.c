@@ -262,7 +262,7 @@ static float contracted(interp *in, const int64_t *index) {
     const float *x;
     if (c->in_place) {
       const sfi_window *h = &c->window[0], *v = &c->window[1];
-      const int64_t tap = i % (h->taps * v->taps), channel = i / (h->taps * v->taps);
+      const int64_t tap = row % (h->taps * v->taps), channel = row / (h->taps * v->taps);
       const int64_t ih = j / v->out * h->stride + tap / v->taps * h->dilation - h->before;
       const int64_t iw = j % v->out * v->stride + tap % v->taps * v->dilation - v->before;
       if (ih < 0 || ih >= h->in || iw < 0 || iw >= v->in) continue;
