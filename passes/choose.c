@@ -3,8 +3,8 @@
  * tile, predicted_us, measured_us and choice, and the plan's weight_bytes only. */
 #include "passes.h"
 
-/* Prices are compared where the class's work is: at its bound, or at this extent where it has none. */
-enum { TYPICAL = 64 };
+/* Prices are compared where the class's work is: at its bound, or at this extent where it has none: one that fills no vector, as most. */
+enum { TYPICAL = 60 };
 
 /* Prices are not exact: a sparse emitter must promise more than this over a dense one. */
 static const double over_dense = 1.05;

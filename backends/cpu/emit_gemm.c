@@ -32,8 +32,9 @@ double sfi_gemm_dense_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t sy
   const sfi_target *target = plan->target;
   double columns = sfi_total_columns(k, plan->target, symbol), depth = (double)k->contract.depth.c[0];
   double rows = (double)(panel_count(k) * k->tile.rows);
-  double step = columns / target->lanes * rows; /* vectors of output */
-  return sfi_cycles_us(target, step * depth / 2 * 1.01 + step * 0.25 * k->epilogue.n);
+  double step = columns / target->lanes * rows;                     /* vectors of output */
+  double slots = k->tile.vectors == 1 ? 1 + 1.0 / k->tile.rows : 1; /* one vector of X: a load for each multiply-add, and its own */
+  return sfi_cycles_us(target, step * depth / 2 * 1.01 * slots + step * 0.25 * k->epilogue.n);
 }
 
 sf_status sfi_gemm_dense_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_allocator *allocator, sfi_diag *diag,

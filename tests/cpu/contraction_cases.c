@@ -18,6 +18,7 @@ typedef struct problem {
   int64_t m, k, t, j;                    /* of the contraction; PANEL: j columns over all panels */
   int64_t channels, height, width, taps; /* IMAGE: k = channels * taps^2, output (height - taps + 1) x (width - taps + 1) */
   int64_t groups;                        /* IMAGE; 0 means 1 */
+  bool known;                            /* PANEL: the number of columns is */
   bool aligned; /* IMAGE: rows begin on whole vectors, and stand side by side where several outputs fit in one */
 } problem;
 
@@ -27,8 +28,8 @@ static const problem problems[] = {
     {.layout = PANEL, .m = 1, .k = 33, .t = 1, .j = 64},
     {.layout = PANEL, .m = 21, .k = 300, .t = 1, .j = 131}, /* several blocks of K */
     {.layout = PANEL, .m = 150, .k = 41, .t = 1, .j = 20},  /* several blocks of rows */
-    {.layout = PANEL, .m = 271, .k = 96, .t = 1, .j = 20},  /* several blocks of rows */
-    {.layout = PANEL, .m = 12, .k = 500, .t = 1, .j = 70},
+    {.layout = PANEL, .m = 271, .k = 96, .t = 1, .j = 17},  /* several blocks of rows */
+    {.layout = PANEL, .m = 12, .k = 500, .t = 1, .j = 78},
     {.layout = MATRIX, .m = 13, .k = 29, .t = 2, .j = 83},
     {.layout = MATRIX, .m = 24, .k = 64, .t = 1, .j = 64},
     {.layout = MATRIX, .m = 5, .k = 7, .t = 3, .j = 3},
@@ -62,6 +63,15 @@ static const problem problems[] = {
     {.layout = COLUMN, .m = 90, .k = 50, .t = 8, .j = 1},
     {.layout = FEW, .m = 37, .k = 40, .t = 7, .j = 1},
     {.layout = FEW, .m = 20, .k = 64, .t = 1, .j = 1},
+    {.layout = PANEL,
+     .m = 53,
+     .k = 20,
+     .t = 1,
+     .j = 100,
+     .known = true}, /* pieces of one size in whole panels, of others in the last */
+    {.layout = PANEL, .m = 16, .k = 9, .t = 1, .j = 43, .known = true},
+    {.layout = PANEL, .m = 70, .k = 30, .t = 1, .j = 64, .known = true},
+    {.layout = SYMBOLIC, .m = 40, .k = 12, .t = 2, .j = 129},
 };
 const int contraction_problems = (int)SFI_COUNT(problems);
 
@@ -158,9 +168,9 @@ static void describe_space(contraction *c) {
   y[2] = x[2] = k->operand[3].stride[1] = sfi_const(1);
   switch (p->layout) {
   case PANEL:
-    k->extent[0] = (sfi_extent){symbol, c->panel};
+    k->ragged = (sfi_ragged){.width = c->panel, .panel = 0, .lane = 2, .columns = p->known ? sfi_const(p->j) : symbol};
+    k->extent[0] = (sfi_extent){k->ragged.columns, c->panel};
     k->extent[2] = (sfi_extent){sfi_const(c->panel), 1};
-    k->ragged = (sfi_ragged){.width = c->panel, .panel = 0, .lane = 2, .columns = symbol};
     y[0] = sfi_const(p->m * c->panel), x[0] = sfi_const(p->k * c->panel);
     y[1] = x[1] = sfi_const(c->panel);
     break;
@@ -255,7 +265,7 @@ static void make_contraction(contraction *c, const sfi_target *target, const pro
     c->p.k = p->channels * p->taps * p->taps;
     c->p.j = (p->height - p->taps + 1) * (p->width - p->taps + 1);
   }
-  c->symbol = p->layout == PANEL || p->layout == SYMBOLIC ? p->j : p->layout == FEW ? p->t : 1;
+  c->symbol = (p->layout == PANEL && !p->known) || p->layout == SYMBOLIC ? p->j : p->layout == FEW ? p->t : 1;
   c->kernel = (sfi_kernel){.name = "case", .anchor = SFI_ANCHOR_CONTRACT, .rank = 3, .n_operands = 4};
   for (int i = 0; i < 4; i++) c->kernel.operand[i].buffer = i;
   c->fold = 1;
