@@ -70,7 +70,7 @@ bool sfi_cache_get(sfi_cache *cache, const sfi_cache_key *key, bool disk, sfi_bl
     snprintf(why, sizeof why, "needs %.180s, not all of which this machine has", key->features);
   } else if (sfi_memory_get(&cache->memory, id, key, out_blob)) {
     *out_level = 1;
-  } else if (disk && sfi_disk_get(&cache->disk, id, key, out_blob, why) == SF_PROBE_HIT) {
+  } else if (disk && sfi_disk_get(&cache->disk, id, key, out_blob, NULL, why) == SF_PROBE_HIT) {
     *out_level = 2;
     if (is_small(key)) sfi_memory_put(&cache->memory, id, key, out_blob->data, out_blob->size);
   }
@@ -89,10 +89,15 @@ sf_probe_state sfi_cache_probe(sfi_cache *cache, const sfi_cache_key *key, char 
    * that then compiles. */
   char why[SFI_REASON_SIZE] = "";
   sfi_blob blob = {0};
-  sf_probe_state state = sfi_disk_get(&cache->disk, sfi_entry_id(key), key, &blob, why);
+  sf_probe_state state = sfi_disk_get(&cache->disk, sfi_entry_id(key), key, &blob, NULL, why);
   sfi_blob_deinit(&blob);
   if (reason_size) snprintf(reason, reason_size, "%s", why);
   return state;
+}
+
+bool sfi_cache_has(sfi_cache *cache, const sfi_cache_key *key, uint64_t *out_bytes) {
+  char why[SFI_REASON_SIZE];
+  return sfi_disk_get(&cache->disk, sfi_entry_id(key), key, NULL, out_bytes, why) == SF_PROBE_HIT;
 }
 
 static void report(const sfi_cache *cache, const sfi_usage *usage, sf_cache_stats *out_stats) {

@@ -36,6 +36,8 @@ void sfi_cache_destroy(sfi_cache *cache);
  * machine, is there already is a question for sfi_cache_probe. */
 bool sfi_cache_get(sfi_cache *cache, const sfi_cache_key *key, bool disk, sfi_blob *out_blob, int *out_level, char *reason,
                    size_t reason_size);
+/* Is it on disk, with as many bytes as its head says? The sfi_cache_get that follows reads and verifies them. */
+bool sfi_cache_has(sfi_cache *cache, const sfi_cache_key *key, uint64_t *out_bytes);
 /* Keeps a copy. Failing to is not an error. */
 void sfi_cache_put(sfi_cache *cache, const sfi_cache_key *key, bool disk, const void *payload, size_t size);
 /* Looks on disk, verifies the whole entry and keeps nothing: HIT (it is what `key` asks for, be it for this machine or another),

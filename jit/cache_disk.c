@@ -127,7 +127,7 @@ static void stamp_use(int fd, const struct stat *st) {
     (void)futimens(fd, NULL); /* fails on a read-only file system, which nobody evicts from */
 }
 
-static sf_probe_state read_open(sfi_disk *disk, entry_file *file, const sfi_cache_key *key, sfi_blob *out_blob,
+static sf_probe_state read_open(sfi_disk *disk, entry_file *file, const sfi_cache_key *key, sfi_blob *out_blob, uint64_t *out_size,
                                 char reason[SFI_REASON_SIZE]) {
   struct stat st;
   if (fstat(file->fd, &st) != 0) {
@@ -143,12 +143,16 @@ static sf_probe_state read_open(sfi_disk *disk, entry_file *file, const sfi_cach
   const size_t head = size < sizeof file->head ? (size_t)size : sizeof file->head;
   if (read_at(file, 0, file->head, head)) file->have = head;
   sfi_entry_source source = {read_entry, file, size};
-  sf_probe_state state = sfi_entry_decode(&source, key, &disk->context->allocator, out_blob, reason);
+  const sf_allocator *allocator = &disk->context->allocator;
+  sfi_entry_payload payload = {0};
+  sf_probe_state state = out_blob ? sfi_entry_decode(&source, key, allocator, out_blob, reason)
+                                  : sfi_entry_look(&source, key, allocator, &payload, reason);
+  if (out_size) *out_size = payload.size;
   if (state == SF_PROBE_HIT) stamp_use(file->fd, &st);
   return state;
 }
 
-sf_probe_state sfi_disk_get(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, sfi_blob *out_blob,
+sf_probe_state sfi_disk_get(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, sfi_blob *out_blob, uint64_t *out_size,
                             char reason[SFI_REASON_SIZE]) {
   reason[0] = 0;
   if (disk->folder < 0) return SF_PROBE_MISSING;
@@ -161,7 +165,7 @@ sf_probe_state sfi_disk_get(sfi_disk *disk, sfi_digest id, const sfi_cache_key *
   /* O_NONBLOCK: opening a pipe that somebody left here must not wait for its writer. */
   file.fd = openat(disk->folder, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (file.fd >= 0) {
-    state = read_open(disk, &file, key, out_blob, reason);
+    state = read_open(disk, &file, key, out_blob, out_size, reason);
     close(file.fd);
   } else if (errno == ENOENT) {
     return SF_PROBE_MISSING;

@@ -161,8 +161,8 @@ static bool read_payload(const sfi_entry_source *source, uint64_t offset, const 
   return true;
 }
 
-sf_probe_state sfi_entry_decode(const sfi_entry_source *source, const sfi_cache_key *key, const sf_allocator *allocator,
-                                sfi_blob *out_payload, char reason[SFI_REASON_SIZE]) {
+sf_probe_state sfi_entry_look(const sfi_entry_source *source, const sfi_cache_key *key, const sf_allocator *allocator,
+                              sfi_entry_payload *out_payload, char reason[SFI_REASON_SIZE]) {
   uint8_t head[SFI_ENTRY_HEADER_SIZE];
   reason[0] = 0;
   if (source->size > SFI_ENTRY_MAX_BYTES) return damaged(reason, "too large");
@@ -179,7 +179,7 @@ sf_probe_state sfi_entry_decode(const sfi_entry_source *source, const sfi_cache_
       load(head + AT_PAYLOAD_SIZE, 8) != source->size - prefix_size)
     return damaged(reason, "its sizes do not add up");
 
-  sfi_blob prefix = {0}, payload = {0};
+  sfi_blob prefix = {0};
   sf_probe_state state = SF_PROBE_MISSING;
   if (!sfi_blob_init(&prefix, allocator, prefix_size)) {
     snprintf(reason, SFI_REASON_SIZE, "out of memory");
@@ -195,25 +195,31 @@ sf_probe_state sfi_entry_decode(const sfi_entry_source *source, const sfi_cache_
     damaged(reason, "checksum of the key");
     goto done;
   }
-  if ((state = match(prefix.data, key, reason)) != SF_PROBE_HIT) goto done;
-  state = SF_PROBE_MISSING;
-  if (!sfi_blob_alloc(&payload, allocator, source->size - prefix_size)) {
-    snprintf(reason, SFI_REASON_SIZE, "out of memory");
-    goto done;
-  }
-  if (!read_payload(source, prefix_size, &payload, &digest)) {
-    damaged(reason, "cannot be read");
-    goto done;
-  }
-  if (memcmp(digest.bytes, head + AT_PAYLOAD_DIGEST, sizeof digest.bytes) != 0) {
-    damaged(reason, "checksum of the payload");
-    goto done;
-  }
-  *out_payload = payload;
-  payload = (sfi_blob){0};
-  state = SF_PROBE_HIT;
+  *out_payload = (sfi_entry_payload){.offset = prefix_size, .size = source->size - prefix_size};
+  memcpy(out_payload->digest.bytes, head + AT_PAYLOAD_DIGEST, sizeof out_payload->digest.bytes);
+  state = match(prefix.data, key, reason);
 done:
-  sfi_blob_deinit(&payload);
   sfi_blob_deinit(&prefix);
   return state;
+}
+
+sf_probe_state sfi_entry_decode(const sfi_entry_source *source, const sfi_cache_key *key, const sf_allocator *allocator,
+                                sfi_blob *out_payload, char reason[SFI_REASON_SIZE]) {
+  sfi_entry_payload said;
+  const sf_probe_state state = sfi_entry_look(source, key, allocator, &said, reason);
+  if (state != SF_PROBE_HIT) return state;
+  sfi_blob payload;
+  sfi_digest digest;
+  if (!sfi_blob_alloc(&payload, allocator, said.size)) {
+    snprintf(reason, SFI_REASON_SIZE, "out of memory");
+  } else if (!read_payload(source, said.offset, &payload, &digest)) {
+    damaged(reason, "cannot be read");
+  } else if (memcmp(&digest, &said.digest, sizeof digest) != 0) {
+    damaged(reason, "checksum of the payload");
+  } else {
+    *out_payload = payload;
+    return SF_PROBE_HIT;
+  }
+  sfi_blob_deinit(&payload);
+  return SF_PROBE_MISSING;
 }

@@ -24,6 +24,14 @@ sfi_digest sfi_entry_id(const sfi_cache_key *key);
 /* Everything before the payload. False: out of memory, or a key too long to be stored. */
 bool sfi_entry_encode(const sf_allocator *allocator, const sfi_cache_key *key, const void *payload, size_t size,
                       sfi_blob *out_prefix);
+/* Where the payload of an entry is, as the entry says. */
+typedef struct sfi_entry_payload {
+  uint64_t offset, size;
+  sfi_digest digest;
+} sfi_entry_payload;
+/* Verifies every byte before the payload; fills out_payload for SF_PROBE_HIT only. Else `reason` says why, and MISSING means damaged. */
+sf_probe_state sfi_entry_look(const sfi_entry_source *source, const sfi_cache_key *key, const sf_allocator *allocator,
+                              sfi_entry_payload *out_payload, char reason[SFI_REASON_SIZE]);
 /* Verifies every byte; fills out_payload for SF_PROBE_HIT only. Else `reason` says why, and MISSING means damaged. */
 sf_probe_state sfi_entry_decode(const sfi_entry_source *source, const sfi_cache_key *key, const sf_allocator *allocator,
                                 sfi_blob *out_payload, char reason[SFI_REASON_SIZE]);
@@ -67,7 +75,8 @@ enum { SFI_NAME_SIZE = 33 };        /* of an entry's file: 32 hexadecimal digits
 /* directory NULL or "": no disk level. False: out of memory. */
 bool sfi_disk_init(sfi_disk *disk, sf_context *context, const char *directory, uint64_t max_bytes);
 void sfi_disk_deinit(sfi_disk *disk);
-sf_probe_state sfi_disk_get(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, sfi_blob *out_blob,
+/* Exactly one of out_blob and out_size: the payload, or its size alone, as what stands before it says. */
+sf_probe_state sfi_disk_get(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, sfi_blob *out_blob, uint64_t *out_size,
                             char reason[SFI_REASON_SIZE]);
 /* Is it there now? */
 bool sfi_disk_put(sfi_disk *disk, sfi_digest id, const sfi_cache_key *key, const void *payload, size_t size);

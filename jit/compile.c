@@ -66,9 +66,10 @@ static sf_status compile(sf_context *context, const sf_graph *graph, const sf_co
   if ((status = sfi_pipeline_run(&c.pipeline, graph, false)) != SF_OK) goto done;
   status = sfi_units_list(&c.units, context, &c.settings, c.pipeline.plans, c.pipeline.n_plans, diag);
   if (status != SF_OK) goto done;
-  if ((status = sfi_units_obtain(&c.units, diag)) != SF_OK) goto done;
+  const bool may_wait = !(c.settings.flags & (SF_COMPILE_NO_CACHE | SF_COMPILE_CACHE_ONLY | SF_COMPILE_PRELOAD));
+  if ((status = sfi_units_obtain(&c.units, may_wait, diag)) != SF_OK) goto done;
   fill_stats(context, &c, stats); /* before the program takes the plans */
-  if (!cache_only) status = sfi_program_build(&c.pipeline, &c.units, diag, out_program);
+  if (!cache_only) status = sfi_program_build(graph, &c.pipeline, &c.units, diag, out_program);
 done:
   sfi_units_deinit(&c.units);
   sfi_pipeline_deinit(&c.pipeline);

@@ -225,7 +225,10 @@ sf_status sf_program_explain(const sf_program *program, uint32_t flags, sf_write
   } else if (flags & ~(uint32_t)(SF_EXPLAIN_JSON | SF_EXPLAIN_MEASURE)) {
     status = sfi_fail(&diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "flags 0x%x: there are unknown ones", flags);
   } else {
-    status = (flags & SF_EXPLAIN_JSON ? sfi_explain_json : explain_text)(program, measure, &diag, &text);
+    status = SF_OK;
+    for (int32_t c = 0; c < program->n_classes && status == SF_OK; c++)
+      status = sfi_class_load(program, &program->classes[c], &diag);
+    if (status == SF_OK) status = (flags & SF_EXPLAIN_JSON ? sfi_explain_json : explain_text)(program, measure, &diag, &text);
   }
   if (status == SF_OK && text.failed) status = sfi_fail_memory(&diag);
   if (status == SF_OK) write(user, text.data, text.length);

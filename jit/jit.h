@@ -51,7 +51,6 @@ sf_status sfi_shared_link(sf_context *context, const sfi_backend *backend, sfi_d
                           const sfi_blob *object, sfi_diag *diag, sfi_shared **out_shared);
 sf_status sfi_shared_pack(sf_context *context, sfi_digest digest, const char *key, size_t key_size, sfi_blob *packed,
                           sfi_diag *diag, sfi_shared **out_shared);
-void sfi_shared_retain(sf_context *context, sfi_shared *shared);
 void sfi_shared_release(sf_context *context, sfi_shared *shared); /* NULL does nothing */
 /* After the last reference; the loader too. */
 void sfi_shared_deinit(sf_context *context);
@@ -188,7 +187,7 @@ typedef struct sfi_unit {
   sfi_digest digest;
   sfi_origin origin;
   char reason[128];   /* why it was not in the cache; "": plainly missing */
-  sfi_shared *shared; /* NULL with SF_COMPILE_CACHE_ONLY */
+  sfi_shared *shared; /* NULL with SF_COMPILE_CACHE_ONLY, and while it waits in the cache */
   size_t bytes;
   sfi_diag diag;
 } sfi_unit;
@@ -214,19 +213,23 @@ sf_status sfi_units_add(sfi_units *units, const sfi_plan *plan, const sfi_kernel
 /* Lists the units of all plans with their keys. */
 sf_status sfi_units_list(sfi_units *units, sf_context *context, const sfi_settings *settings, const sfi_plan *plans,
                          int32_t n_plans, sfi_diag *diag);
-/* From the context's memory, the disk, or made; missing ones in parallel. */
-sf_status sfi_units_obtain(sfi_units *units, sfi_diag *diag);
+/* From the context's memory, the disk, or made; missing ones in parallel. `may_wait`: packed weights that are in the cache, and whose
+ * elements a file has, are left there, and have no `shared`. */
+sf_status sfi_units_obtain(sfi_units *units, bool may_wait, sfi_diag *diag);
+/* Gets what waits of the packed weights of n kernels. After an error it may be tried again. */
+sf_status sfi_units_load(sfi_units *units, const sfi_needs *needs, size_t n, sfi_diag *diag);
 sf_probe_state sfi_unit_probe(const sfi_units *units, const sfi_unit *unit, char *reason, size_t reason_size);
-void sfi_units_deinit(sfi_units *units); /* gives the references of `shared` back where they were not taken */
+void sfi_units_deinit(sfi_units *units); /* gives the references of `shared` back */
 
 /* body(argument, i) for i in [0, count), on the host's threads or on ours, which end with the call. */
 void sfi_spread(sf_context *context, int64_t count, void (*body)(void *argument, int64_t i), void *argument);
 
 /* ---- program ------------------------------------------------------------------------------------------------------ */
 
+/* Of one kernel; `packed` and its origin are there once the class is loaded. */
 typedef struct sfi_loaded {
-  sf_kernel_fn fn; /* NULL: a node, run by the reference back end */
-  sfi_shared *code, *packed;
+  sf_kernel_fn fn;                 /* NULL: a node, run by the reference back end */
+  const sfi_shared *code, *packed; /* the units' */
   sfi_origin code_origin, packed_origin;
   const char *reason; /* why the code was made; "": it was not, or was plainly missing */
 } sfi_loaded;
@@ -234,14 +237,24 @@ typedef struct sfi_loaded {
 typedef struct sfi_class {
   int64_t symbol_max;
   sfi_plan plan;
-  sfi_loaded *loaded; /* one a kernel */
-  void **fixed;       /* one a buffer: address of STATIC and PACKED ones, NULL for the others */
-  size_t n_operands;  /* of all kernels together */
+  sfi_loaded *loaded;    /* one a kernel */
+  void **fixed;          /* one a buffer: address of STATIC and PACKED ones, NULL for the others */
+  size_t n_operands;     /* of all kernels together */
+  atomic_bool is_loaded; /* are the packed weights there? */
 } sfi_class;
+
+/* What the kernels of a program run and read beside its statics, and what loading needs of that which still waits in the cache. */
+typedef struct sfi_stock {
+  pthread_mutex_t lock; /* of what loading changes: the units, and classes that are not loaded */
+  sfi_settings settings;
+  sfi_units units;
+  struct sfi_mapping
+      *weights; /* the host graph's file: from there is packed anew what the cache has no more. NULL: nothing waits */
+} sfi_stock;
 
 typedef struct sfi_slot sfi_slot;
 
-/* Immutable but for the references and the slots. */
+/* Immutable but for the references, the slots and what waits. */
 struct sf_program {
   atomic_int references;
   sf_context *context;
@@ -254,12 +267,20 @@ struct sf_program {
   bool indexed;             /* does some operation use an input's numbers as indices? */
   int32_t n_classes;
   sfi_class *classes;
+  sfi_stock *stock;
   sfi_slot *slots; /* instances; see run.c */
   int32_t n_slots;
 };
 
-/* Takes plans, facts, graph and references of units over; what it takes is emptied. */
-sf_status sfi_program_build(sfi_pipeline *pipeline, sfi_units *units, sfi_diag *diag, sf_program **out_program);
+/* Takes plans, facts, graph and units over; what it takes is emptied. `graph`: the host's. */
+sf_status sfi_program_build(const sf_graph *graph, sfi_pipeline *pipeline, sfi_units *units, sfi_diag *diag,
+                            sf_program **out_program);
+/* Takes the units of the plans of `program`, which has its classes, over. */
+sf_status sfi_stock_create(sf_program *program, const sf_graph *graph, const sfi_plan *plans, sfi_units *units, sfi_diag *diag);
+void sfi_stock_destroy(sf_program *program);
+/* Sees to it that the packed weights of a class are in memory: where they wait in the cache, they are read, or, where they are there no
+ * more, made. Thread-safe; after an error it may be tried again. */
+sf_status sfi_class_load(const sf_program *program, sfi_class *class, sfi_diag *diag);
 sf_status sfi_copy_statics(sf_program *program, const sfi_pipeline *pipeline, sfi_diag *diag);
 sf_status sfi_slots_create(sf_program *program, sfi_diag *diag);
 void sfi_slots_destroy(sf_program *program);
@@ -303,6 +324,6 @@ sfi_launch sfi_launch_of(const sf_context *context, const sfi_plan *plan, const 
 void sfi_execute(sf_context *context, const sf_graph *graph, const sfi_launch *launches, size_t n, int64_t symbol, sf_span *spans);
 int64_t sfi_now_ns(void);
 /* The class whose kernels run at `symbol`. */
-const sfi_class *sfi_class_of(const sf_program *program, int64_t symbol);
+sfi_class *sfi_class_of(const sf_program *program, int64_t symbol);
 
 #endif

@@ -166,7 +166,7 @@ sf_bound sfi_largest_floor(const double us[SF_BOUND_MEMORY + 1]) {
   return bound;
 }
 
-static const sfi_class *class_at(const sf_program *program, int64_t symbol) {
+static sfi_class *class_at(const sf_program *program, int64_t symbol) {
   return program && symbol >= 0 ? sfi_class_of(program, program->symbolic ? symbol : 1) : NULL;
 }
 
@@ -188,7 +188,7 @@ int32_t sf_program_span_count(const sf_program *program, int64_t symbol) {
 
 sf_status sf_program_kernel_info(const sf_program *program, int64_t symbol, int32_t k, sf_kernel_info *out_info) {
   if (!program) return SF_STATUS_INVALID_ARGUMENT;
-  const sfi_class *class = class_at(program, symbol);
+  sfi_class *class = class_at(program, symbol);
   sfi_diag diag = {0};
   if (!out_info || out_info->struct_size < sizeof out_info->struct_size) {
     sfi_fail(&diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL,
@@ -196,7 +196,7 @@ sf_status sf_program_kernel_info(const sf_program *program, int64_t symbol, int3
   } else if (!class || k < 0 || (size_t)k >= class->plan.n_kernels) {
     sfi_fail(&diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "kernel %d at %lld: '%s' has %d there", (int)k, (long long)symbol,
              program->graph->name, (int)sf_program_kernel_count(program, symbol));
-  } else {
+  } else if (sfi_class_load(program, class, &diag) == SF_OK) {
     const sfi_kernel *kernel = &class->plan.kernels[k];
     const sfi_facts *facts = kernel->anchor == SFI_ANCHOR_CONTRACT ? kernel->contract.facts : NULL;
     const sfi_launch launch = launch_at(program, class, (size_t)k, symbol);

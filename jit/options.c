@@ -132,7 +132,7 @@ sf_status sfi_settings_read(sf_context *context, const sf_graph *graph, const sf
     diag->error = graph->diag.error;
     return diag->error.status;
   }
-  const uint32_t known = SF_COMPILE_FREEZE | SF_COMPILE_NO_CACHE | SF_COMPILE_CACHE_ONLY;
+  const uint32_t known = SF_COMPILE_FREEZE | SF_COMPILE_NO_CACHE | SF_COMPILE_CACHE_ONLY | SF_COMPILE_PRELOAD;
   if (read.flags & ~known) {
     return sfi_fail(diag, SF_STATUS_INVALID_ARGUMENT, NULL, NULL, "flags 0x%x: bits 0x%x are unknown", read.flags,
                     read.flags & ~known);

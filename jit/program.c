@@ -1,5 +1,5 @@
-/* The program: for each class a plan with its kernels linked, and every byte that they read beside the host's tensors. It needs the
- * host's graph no more once it is built. Immutable; shared by threads. */
+/* The program: for each class a plan with its kernels linked, and every byte that they read beside the host's tensors, but for packed
+ * weights that wait in the cache. It needs the host's graph no more once it is built. Immutable but for those; shared by threads. */
 #include "jit.h"
 
 /* The graph's leaves point to the program's copies; weights that were packed are not kept. */
@@ -10,13 +10,15 @@ static void detach_leaves(sf_program *program) {
   }
 }
 
-static sf_status build_class(sf_program *program, sfi_units *units, int32_t index, sfi_diag *diag) {
+static sf_status build_class(sf_program *program, int32_t index, sfi_diag *diag) {
+  const sfi_units *units = &program->stock->units;
   sfi_class *class = &program->classes[index];
   sfi_plan *plan = &class->plan;
   const sfi_needs *needs = units->needs[index];
   class->loaded = sfi_arena_alloc(&program->arena, plan->n_kernels * sizeof *class->loaded);
   class->fixed = sfi_arena_alloc(&program->arena, plan->n_buffers * sizeof *class->fixed);
   if (!class->loaded || !class->fixed) return sfi_fail_memory(diag);
+  bool any_waits = false;
   for (size_t k = 0; k < plan->n_kernels; k++) {
     sfi_loaded *loaded = &class->loaded[k];
     sfi_kernel *kernel = &plan->kernels[k];
@@ -24,7 +26,7 @@ static sf_status build_class(sf_program *program, sfi_units *units, int32_t inde
     class->n_operands += (size_t)kernel->n_operands;
     if (needs[k].code >= 0) {
       const sfi_unit *code = &units->units[needs[k].code];
-      sfi_shared_retain(program->context, loaded->code = code->shared);
+      loaded->code = code->shared;
       loaded->fn = loaded->code->fn;
       loaded->code_origin = needs[k].first_code ? code->origin : SFI_FROM_MEMORY;
       if (loaded->code_origin == SFI_MADE) {
@@ -32,20 +34,18 @@ static sf_status build_class(sf_program *program, sfi_units *units, int32_t inde
         if (!loaded->reason) return sfi_fail_memory(diag);
       }
     }
-    if (needs[k].packed >= 0) {
-      const sfi_unit *packed = &units->units[needs[k].packed];
-      sfi_shared_retain(program->context, loaded->packed = packed->shared);
-      loaded->packed_origin = needs[k].first_packed ? packed->origin : SFI_FROM_MEMORY;
-    }
-    kernel->contract.matrix = (sfi_matrix){.rows = kernel->contract.matrix.rows,
-                                           .columns = kernel->contract.matrix.columns}; /* the host may take its weights back now */
+    const bool waits = needs[k].packed >= 0 && !units->units[needs[k].packed].shared;
+    any_waits = any_waits || waits;
+    if (!waits)
+      kernel->contract.matrix =
+          (sfi_matrix){.rows = kernel->contract.matrix.rows,
+                       .columns = kernel->contract.matrix.columns}; /* the host may take its weights back now */
   }
   for (size_t b = 0; b < plan->n_buffers; b++) {
     const sfi_buffer *buffer = &plan->buffers[b];
     if (buffer->kind == SFI_BUFFER_STATIC) class->fixed[b] = program->statics[buffer->value].data;
-    if (buffer->kind == SFI_BUFFER_PACKED) class->fixed[b] = class->loaded[buffer->index].packed->packed.data;
   }
-  return SF_OK;
+  return any_waits ? SF_OK : sfi_class_load(program, class, diag);
 }
 
 static void take_plans(sf_program *program, sfi_pipeline *pipeline) {
@@ -81,13 +81,9 @@ static void destroy(sf_program *program) {
   sf_context *context = program->context;
   const sf_allocator *allocator = &context->allocator;
   sfi_slots_destroy(program);
+  sfi_stock_destroy(program);
   for (int32_t c = 0; c < program->n_classes; c++) {
-    sfi_class *class = &program->classes[c];
-    for (size_t k = 0; class->loaded && k < class->plan.n_kernels; k++) {
-      sfi_shared_release(context, class->loaded[k].code);
-      sfi_shared_release(context, class->loaded[k].packed);
-    }
-    sfi_arena_deinit(&class->plan.arena);
+    sfi_arena_deinit(&program->classes[c].plan.arena);
   }
   for (size_t i = 0; i < program->n_statics; i++) sfi_blob_deinit(&program->statics[i]);
   sfi_free(allocator, program->statics, program->n_statics * sizeof *program->statics);
@@ -97,7 +93,8 @@ static void destroy(sf_program *program) {
   sf_context_release(context);
 }
 
-sf_status sfi_program_build(sfi_pipeline *pipeline, sfi_units *units, sfi_diag *diag, sf_program **out_program) {
+sf_status sfi_program_build(const sf_graph *graph, sfi_pipeline *pipeline, sfi_units *units, sfi_diag *diag,
+                            sf_program **out_program) {
   sf_context *context = pipeline->context;
   sf_program *program = sfi_calloc(&context->allocator, 1, sizeof *program);
   if (!program) return sfi_fail_memory(diag);
@@ -114,7 +111,8 @@ sf_status sfi_program_build(sfi_pipeline *pipeline, sfi_units *units, sfi_diag *
   sf_status status = program->classes ? sfi_copy_statics(program, pipeline, diag) : sfi_fail_memory(diag);
   if (status != SF_OK) goto done;
   take_plans(program, pipeline);
-  for (int32_t c = 0; c < program->n_classes && status == SF_OK; c++) status = build_class(program, units, c, diag);
+  status = sfi_stock_create(program, graph, pipeline->plans, units, diag);
+  for (int32_t c = 0; c < program->n_classes && status == SF_OK; c++) status = build_class(program, c, diag);
   if (status == SF_OK) status = sfi_slots_create(program, diag);
 done:
   if (status != SF_OK) {

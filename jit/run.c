@@ -241,8 +241,8 @@ static sf_status check_tensors(const sf_program *program, int32_t n_inputs, cons
 /* ---- binding ------------------------------------------------------------------------------------------------------ */
 
 /* The class of 0 is the unbounded one: only it must expect extents of 0. */
-const sfi_class *sfi_class_of(const sf_program *program, int64_t symbol) {
-  const sfi_class *class = program->classes;
+sfi_class *sfi_class_of(const sf_program *program, int64_t symbol) {
+  sfi_class *class = program->classes;
   if (symbol == 0) return &program->classes[program->n_classes - 1];
   while (symbol > class->symbol_max) class ++;
   return class;
@@ -329,15 +329,16 @@ static sf_status check_room(const sfi_launch *launches, size_t n, sf_run_profile
 /* `profile`: NULL, or where times go. */
 static sf_status run(sf_program *program, const sf_tensor *inputs, const sf_tensor *outputs, int64_t symbol,
                      sf_run_profile *profile, sfi_diag *diag) {
+  sfi_class *class = sfi_class_of(program, symbol);
+  sf_status status = sfi_class_load(program, class, diag);
+  if (status != SF_OK) return status;
   sfi_slot *slot = take_slot(program);
   instance *in = slot ? slot->instance : NULL;
-  sf_status status = SF_OK;
   if (!in && !(in = create_instance(program))) {
     status = sfi_fail_memory(diag);
     goto done;
   }
   if (slot) slot->instance = in;
-  const sfi_class *class = sfi_class_of(program, symbol);
   if (in->class != class || in->symbol != symbol) status = prepare(program, in, class, symbol, diag);
   if (status == SF_OK && profile) status = check_room(in->launches, class->plan.n_kernels, profile, diag);
   if (status == SF_OK) {

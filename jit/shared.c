@@ -131,12 +131,6 @@ sf_status sfi_shared_pack(sf_context *context, sfi_digest digest, const char *ke
   return publish(context, fresh, diag, out_shared);
 }
 
-void sfi_shared_retain(sf_context *context, sfi_shared *shared) {
-  pthread_mutex_lock(&context->jit->lock);
-  shared->references++;
-  pthread_mutex_unlock(&context->jit->lock);
-}
-
 void sfi_shared_release(sf_context *context, sfi_shared *shared) {
   if (!shared) return;
   pthread_mutex_lock(&context->jit->lock);

@@ -195,7 +195,7 @@ static sf_status obtain(sfi_tuning *t, race *r, sfi_units *units) {
     const sf_status status = sfi_units_add(units, r->plan, r->entrants[i].kernel, t->diag, &needs[i]);
     if (status != SF_OK) return status;
   }
-  const sf_status status = sfi_units_obtain(units, t->diag);
+  const sf_status status = sfi_units_obtain(units, false, t->diag);
   if (status != SF_OK) return status;
   for (size_t i = 0; i < units->n; i++) {
     const bool made = units->units[i].origin == SFI_MADE;

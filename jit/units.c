@@ -1,6 +1,6 @@
 /* Units: the code and the packed weights that plans need. Each is listed once whatever number of kernels and classes asks for it, then
  * taken from the context's memory, from the cache, or made; what is missing is made in parallel. A unit that is in the cache but
- * does not link counts as missing. */
+ * does not link counts as missing. Packed weights that are in the cache may wait there until they are loaded. */
 #include "jit.h"
 
 #include <stdio.h>
@@ -197,14 +197,27 @@ static sf_status make(const sfi_units *units, sfi_unit *unit) {
 
 typedef struct obtaining {
   sfi_units *units;
-  const int32_t *missing; /* units that are not in the context's memory */
+  int32_t *missing; /* units that are not in the context's memory */
+  int64_t n;
+  bool may_wait;
 } obtaining;
+
+/* Is it a packed weight that is in the cache, and can be made anew when it is there no more? */
+static bool waits(const sfi_units *units, sfi_unit *unit) {
+  uint64_t bytes;
+  if (unit->kind != SFI_ENTRY_PACKED || !unit->kernel->contract.matrix.source) return false;
+  const sfi_cache_key key = cache_key(units, unit);
+  if (!sfi_cache_has(units->context->jit->cache, &key, &bytes)) return false;
+  unit->origin = SFI_FROM_DISK;
+  unit->bytes = bytes;
+  return true;
+}
 
 /* The unit's failure stays in its own diag, so that units need nothing from each other. */
 static void obtain(void *argument, int64_t i) {
   const obtaining *o = argument;
   sfi_unit *unit = &o->units->units[o->missing[i]];
-  if (from_cache(o->units, unit)) return;
+  if ((o->may_wait && waits(o->units, unit)) || from_cache(o->units, unit)) return;
   if ((o->units->settings->flags & SF_COMPILE_FREEZE) && unit->kind == SFI_ENTRY_OBJECT) {
     sfi_fail(&unit->diag, SF_STATUS_WOULD_COMPILE, NULL, unit->kernel->name, "kernel %s of '%s' would be compiled: %s",
              unit->kernel->name, unit->plan->graph->name, unit->reason[0] ? unit->reason : "not in the cache");
@@ -213,31 +226,53 @@ static void obtain(void *argument, int64_t i) {
   make(o->units, unit);
 }
 
-sf_status sfi_units_obtain(sfi_units *units, sfi_diag *diag) {
-  obtaining o = {.units = units};
-  int32_t *missing = sfi_arena_alloc(&units->arena, units->n * sizeof *missing);
-  if (!missing) return sfi_fail_memory(diag);
-  o.missing = missing;
-  int64_t n = 0;
-  for (size_t i = 0; i < units->n; i++) {
-    sfi_unit *unit = &units->units[i];
-    if (!(units->settings->flags & SF_COMPILE_CACHE_ONLY)) {
-      unit->shared = sfi_shared_find(units->context, unit->kind, unit->digest, unit->key, unit->key_size);
-    }
-    if (!unit->shared) {
-      missing[n++] = (int32_t)i;
-      continue;
-    }
+/* From the context's memory, or else it is among the missing. Nothing where it is there already, or listed. */
+static void find(obtaining *o, int32_t i) {
+  sfi_unit *unit = &o->units->units[i];
+  bool done = unit->shared;
+  for (int64_t m = 0; m < o->n; m++) done = done || o->missing[m] == i;
+  if (done) return;
+  if (!(o->units->settings->flags & SF_COMPILE_CACHE_ONLY)) {
+    unit->shared = sfi_shared_find(o->units->context, unit->kind, unit->digest, unit->key, unit->key_size);
+  }
+  if (unit->shared) {
     unit->origin = SFI_FROM_MEMORY;
     unit->bytes = unit->kind == SFI_ENTRY_PACKED ? unit->shared->packed.size : unit->shared->code_bytes;
+  } else {
+    o->missing[o->n++] = i;
   }
-  sfi_spread(units->context, n, obtain, &o);
-  for (size_t i = 0; i < units->n; i++) {
-    if (units->units[i].diag.error.status == SF_OK) continue;
-    *diag = units->units[i].diag;
-    return diag->error.status;
+}
+
+/* The first failure is the diag's, and no unit's any more. */
+static sf_status obtain_missing(obtaining *o, sfi_diag *diag) {
+  sfi_spread(o->units->context, o->n, obtain, o);
+  for (int64_t i = 0; i < o->n; i++) {
+    sfi_diag *failed = &o->units->units[o->missing[i]].diag;
+    if (diag->error.status == SF_OK) *diag = *failed;
+    *failed = (sfi_diag){0};
   }
-  return SF_OK;
+  return diag->error.status;
+}
+
+sf_status sfi_units_obtain(sfi_units *units, bool may_wait, sfi_diag *diag) {
+  const size_t bytes = units->n * sizeof(int32_t);
+  obtaining o = {.units = units, .missing = sfi_alloc(&units->context->allocator, bytes), .may_wait = may_wait};
+  if (!o.missing) return sfi_fail_memory(diag);
+  for (size_t i = 0; i < units->n; i++) find(&o, (int32_t)i);
+  const sf_status status = obtain_missing(&o, diag);
+  sfi_free(&units->context->allocator, o.missing, bytes);
+  return status;
+}
+
+sf_status sfi_units_load(sfi_units *units, const sfi_needs *needs, size_t n, sfi_diag *diag) {
+  const size_t bytes = n * sizeof(int32_t);
+  obtaining o = {.units = units, .missing = sfi_alloc(&units->context->allocator, bytes)};
+  if (!o.missing) return sfi_fail_memory(diag);
+  for (size_t k = 0; k < n; k++)
+    if (needs[k].packed >= 0) find(&o, needs[k].packed);
+  const sf_status status = obtain_missing(&o, diag);
+  sfi_free(&units->context->allocator, o.missing, bytes);
+  return status;
 }
 
 sf_probe_state sfi_unit_probe(const sfi_units *units, const sfi_unit *unit, char *reason, size_t reason_size) {

@@ -227,7 +227,7 @@ typedef bool (*sf_write_fn)(void *user, const char *text, size_t length);
 
 /* Text form (docs/text-form.md). Weight files are looked for beside `path`, never outside its folder. Large weights are read when they are
  * needed, while the graph lives: the file may be removed or replaced meanwhile, but not written to; a weight that changed under a compile
- * is SF_STATUS_MALFORMED_FILE. */
+ * is SF_STATUS_MALFORMED_FILE. A program asks for it again only where what was packed of it is in the cache no more when a run loads it. */
 SF_API sf_status sf_graph_parse_file(sf_context *context, const char *path, sf_graph **out_graph);
 /* `name` stands for the file in messages; `folder` holds the weight files, NULL: none may be named. */
 SF_API sf_status sf_graph_parse(sf_context *context, const char *text, size_t length, const char *name, const char *folder,
@@ -280,7 +280,9 @@ typedef struct sf_program sf_program;
 enum {
   SF_COMPILE_FREEZE = 1,    /* a kernel that is not in the cache is SF_STATUS_WOULD_COMPILE */
   SF_COMPILE_NO_CACHE = 2,  /* neither read nor write the disk cache */
-  SF_COMPILE_CACHE_ONLY = 4 /* fill the cache, make no program: any target, not only this machine's */
+  SF_COMPILE_CACHE_ONLY = 4, /* fill the cache, make no program: any target, not only this machine's */
+  SF_COMPILE_PRELOAD = 8     /* read all packed weights now; else those of a weight file that the cache has are read, in milliseconds, by
+                                the first run of a class that needs them. Since 0.1 */
 };
 
 typedef struct sf_compile_options {
@@ -356,7 +358,8 @@ typedef struct sf_tensor {
  * reads: it may be that input's memory, and then only what is appended is written. Integers are checked before anything runs: an index or
  * position outside of its range, a symbolic dimension beyond a table or cache, is SF_STATUS_INVALID_ARGUMENT. On an error outputs
  * are untouched.
- * Any number of threads may run one program; no allocation and no contended lock once as many runs as threads have ended. */
+ * Any number of threads may run one program; no allocation and no contended lock once as many runs as threads have ended. The first run
+ * of a class loads its packed weights where they still wait in the cache (SF_COMPILE_PRELOAD), and others that want them wait for that. */
 SF_API sf_status sf_run(sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
                         const sf_tensor *outputs);
 
