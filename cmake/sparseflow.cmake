@@ -31,6 +31,25 @@ function(sf_nanopb target schema)
   target_link_libraries(${target} PRIVATE nanopb::protobuf-nanopb-static)
 endfunction()
 
+# sf_sources_digest(target): a C file of the target with a digest of the sources that decide what stands in the kernel cache.
+function(sf_sources_digest target)
+  foreach(directory include/sparseflow ir passes backends/cpu jit)
+    list(APPEND patterns "${PROJECT_SOURCE_DIR}/${directory}/*.c" "${PROJECT_SOURCE_DIR}/${directory}/*.h"
+                         "${PROJECT_SOURCE_DIR}/${directory}/*.def")
+  endforeach()
+  file(GLOB sources CONFIGURE_DEPENDS RELATIVE "${PROJECT_SOURCE_DIR}" ${patterns})
+  list(SORT sources)
+  list(TRANSFORM sources PREPEND "${PROJECT_SOURCE_DIR}/" OUTPUT_VARIABLE files)
+  string(REPLACE ";" "\n" names "${sources}")
+  set(script "${PROJECT_SOURCE_DIR}/cmake/sources_digest.cmake")
+  set(list "${CMAKE_CURRENT_BINARY_DIR}/sources_digest.txt")
+  set(made "${CMAKE_CURRENT_BINARY_DIR}/sources_digest.c")
+  file(CONFIGURE OUTPUT "${list}" CONTENT "${names}\n" @ONLY)
+  add_custom_command(OUTPUT "${made}" DEPENDS ${files} "${list}" "${script}" VERBATIM
+                     COMMAND "${CMAKE_COMMAND}" "-DROOT=${PROJECT_SOURCE_DIR}" "-DLIST=${list}" "-DOUT=${made}" -P "${script}")
+  target_sources(${target} PRIVATE "${made}")
+endfunction()
+
 # sf_directory(directory [seen...]): object library of a source directory; `seen` are the directories it may include.
 function(sf_directory directory)
   string(REPLACE "/" "_" name "sf_${directory}")
@@ -54,6 +73,7 @@ function(sf_directory directory)
     sf_nanopb(${name} onnx_model)
   endif()
   if(directory STREQUAL "jit")
+    sf_sources_digest(${name})
     if(SPARSEFLOW_ONNX)
       target_compile_definitions(${name} PRIVATE SFI_HAVE_ONNX)
     endif()

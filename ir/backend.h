@@ -15,7 +15,7 @@ typedef struct sfi_code sfi_code;     /* back end's own: one linked kernel */
 
 typedef struct sfi_backend {
   const char *name;
-  const char *compiler; /* "LLVM 19.1.7": part of cache keys */
+  const char *compiler; /* "LLVM 19.1.7": stands in cache entries */
   const sfi_emitter *const *emitters;
   size_t n_emitters;
   /* Code of one kernel as an object, the compiler's IR or assembly. Symbol: SFI_KERNEL_SYMBOL. Thread-safe. */

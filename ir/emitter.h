@@ -17,7 +17,6 @@ struct sfi_emission; /* a back end's own: the module that it writes to */
 
 typedef struct sfi_emitter {
   const char *name; /* "spmm-dictionary" */
-  int32_t version;  /* raised with any change of emitted code or packing; part of cache keys */
   sfi_anchor anchor;
   bool dense; /* computes with every weight: the baseline that must never win over us */
   /* Fills kernel->tile where it accepts. */

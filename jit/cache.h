@@ -20,7 +20,7 @@ typedef struct sfi_cache_key {
   size_t size;
   const char *target;   /* "avx512"; "" where the payload holds no code */
   const char *features; /* instruction-set bits that the payload needs, LLVM's syntax; "" where none */
-  const char *compiler; /* "LLVM 19.1.7 emitter 3"; "" where none. Differs: stale */
+  const char *compiler; /* "LLVM 19.1.7"; "" where none. Differs: stale */
 } sfi_cache_key;
 
 typedef struct sfi_cache sfi_cache;
@@ -41,7 +41,7 @@ bool sfi_cache_has(sfi_cache *cache, const sfi_cache_key *key, uint64_t *out_byt
 /* Keeps a copy. Failing to is not an error. */
 void sfi_cache_put(sfi_cache *cache, const sfi_cache_key *key, bool disk, const void *payload, size_t size);
 /* Looks on disk, verifies the whole entry and keeps nothing: HIT (it is what `key` asks for, be it for this machine or another),
- * MISSING (with a reason where it is there but damaged), STALE (same kernel, other compiler, version or features), FOREIGN (unsafe
+ * MISSING (with a reason where it is there but damaged), STALE (same kernel, other compiler, features or sources of the library), FOREIGN (unsafe
  * owner or mode, or not the asked features but some that this machine lacks). */
 sf_probe_state sfi_cache_probe(sfi_cache *cache, const sfi_cache_key *key, char *reason, size_t reason_size);
 /* Of the disk level. IO_ERROR, logged, where the directory cannot be read; all zero where there is none. */

@@ -3,13 +3,15 @@
  * Requires nothing of the bytes that it decodes: they may be torn, damaged or hostile. Nothing is handed out before the whole
  * entry was read into memory of ours and verified there. Integers are little-endian.
  *
- *    0  magic            8  format version   12  kind
- *   16  XXH3-128 of all from 32 to the payload
- *   32  XXH3-128 of the payload
- *   48  payload size    56  key size   60  target size   64  features size   68  compiler size
- *   72  target, features, compiler, key, payload
+ *    0  magic
+ *    8  digest of the sources of the library that wrote it
+ *   24  XXH3-128 of all from 40 to the payload
+ *   40  XXH3-128 of the payload
+ *   56  payload size    64  kind   68  key size   72  target size   76  features size   80  compiler size
+ *   84  target, features, compiler, key, payload
  *
- * Magic, version and kind stand outside of the first digest because each is compared with its one right value. */
+ * Magic and sources stand outside of the first digest because each is compared with its one right value. What other sources wrote is not
+ * looked at: even this format may be another. */
 #include "cache_levels.h"
 
 #include <stdio.h>
@@ -17,15 +19,15 @@
 static const uint8_t magic[8] = {0x89, 's', 'f', 'c', 'a', 'c', 'h', '\n'};
 
 enum {
-  AT_VERSION = 8,
-  AT_KIND = 12,
-  AT_PREFIX_DIGEST = 16,
-  AT_PAYLOAD_DIGEST = 32,
-  AT_PAYLOAD_SIZE = 48,
-  AT_KEY_SIZE = 56,
-  AT_TARGET_SIZE = 60,
-  AT_FEATURES_SIZE = 64,
-  AT_COMPILER_SIZE = 68
+  AT_SOURCES = 8,
+  AT_PREFIX_DIGEST = 24,
+  AT_PAYLOAD_DIGEST = 40,
+  AT_PAYLOAD_SIZE = 56,
+  AT_KIND = 64,
+  AT_KEY_SIZE = 68,
+  AT_TARGET_SIZE = 72,
+  AT_FEATURES_SIZE = 76,
+  AT_COMPILER_SIZE = 80
 };
 
 static void store(uint8_t *out, uint64_t value, int bytes) {
@@ -71,7 +73,7 @@ bool sfi_entry_encode(const sf_allocator *allocator, const sfi_cache_key *key, c
   if (total > SFI_ENTRY_PREFIX_MAX || !sfi_blob_init(out_prefix, allocator, total)) return false;
   uint8_t *p = out_prefix->data;
   memcpy(p, magic, sizeof magic);
-  store(p + AT_VERSION, SFI_ENTRY_VERSION, 4);
+  memcpy(p + AT_SOURCES, sfi_sources_digest.bytes, sizeof sfi_sources_digest.bytes);
   store(p + AT_KIND, key->kind, 4);
   sfi_digest payload_digest = sfi_digest_of(payload, size);
   memcpy(p + AT_PAYLOAD_DIGEST, payload_digest.bytes, sizeof payload_digest.bytes);
@@ -169,8 +171,13 @@ sf_probe_state sfi_entry_look(const sfi_entry_source *source, const sfi_cache_ke
   if (source->size < sizeof head) return damaged(reason, source->size ? "shorter than a header" : "empty");
   if (!source->read(source->user, 0, head, sizeof head)) return damaged(reason, "cannot be read");
   if (memcmp(head, magic, sizeof magic) != 0) return damaged(reason, "not an entry");
-  if (load(head + AT_VERSION, 4) != SFI_ENTRY_VERSION) {
-    snprintf(reason, SFI_REASON_SIZE, "entry format %u, this is %d", (unsigned)load(head + AT_VERSION, 4), SFI_ENTRY_VERSION);
+  sfi_digest sources;
+  memcpy(sources.bytes, head + AT_SOURCES, sizeof sources.bytes);
+  if (memcmp(&sources, &sfi_sources_digest, sizeof sources) != 0) {
+    char theirs[33], ours[33];
+    sfi_digest_hex(sources, theirs);
+    sfi_digest_hex(sfi_sources_digest, ours);
+    snprintf(reason, SFI_REASON_SIZE, "made by sources %s of the library, these are %s", theirs, ours);
     return SF_PROBE_STALE;
   }
   const uint64_t prefix_size = SFI_ENTRY_HEADER_SIZE + load(head + AT_KEY_SIZE, 4) + load(head + AT_TARGET_SIZE, 4) +

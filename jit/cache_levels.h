@@ -9,7 +9,9 @@ enum { SFI_REASON_SIZE = 256 };
 
 /* ---- entry format (cache_entry.c) ---------------------------------------------------------------------------------- */
 
-enum { SFI_ENTRY_VERSION = 1, SFI_ENTRY_HEADER_SIZE = 72, SFI_ENTRY_PREFIX_MAX = 1 << 20 };
+enum { SFI_ENTRY_HEADER_SIZE = 84, SFI_ENTRY_PREFIX_MAX = 1 << 20 };
+/* Of the library's sources that decide what stands in entries: cmake/sources_digest.cmake makes it in each build. */
+extern const sfi_digest sfi_sources_digest;
 #define SFI_ENTRY_MAX_BYTES (UINT64_C(1) << 30) /* of a whole file */
 
 /* Where the bytes of an entry come from. */
@@ -19,7 +21,7 @@ typedef struct sfi_entry_source {
   uint64_t size;
 } sfi_entry_source;
 
-/* Name of the key's file: kind, target and key bytes. What may differ under one name (features, compiler) is told by decoding. */
+/* Name of the key's file: kind, target and key bytes. What may differ under one name (features, compiler, sources) is told by decoding. */
 sfi_digest sfi_entry_id(const sfi_cache_key *key);
 /* Everything before the payload. False: out of memory, or a key too long to be stored. */
 bool sfi_entry_encode(const sf_allocator *allocator, const sfi_cache_key *key, const void *payload, size_t size,

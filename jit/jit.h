@@ -182,7 +182,7 @@ typedef struct sfi_unit {
   sfi_entry_kind kind;
   const sfi_plan *plan; /* the first kernel that asks for it */
   const sfi_kernel *kernel;
-  const char *key, *compiler;
+  const char *key;
   size_t key_size;
   sfi_digest digest;
   sfi_origin origin;

@@ -150,9 +150,9 @@ void sfi_calibrate(sf_context *context) {
   if (!backend) return;
   char machine[SFI_MACHINE_SIZE], key[SFI_MACHINE_SIZE + 128];
   sfi_machine_name(machine);
-  const int length = snprintf(key, sizeof key, "rates 2 of %s\n%s%d threads of %s", machine,
+  const int length = snprintf(key, sizeof key, "rates of %s\n%s%d threads of %s", machine,
                               context->parallel_for ? "the host's " : "", context->threads, context->target.name);
-  const sfi_cache_key cache_key = {SFI_ENTRY_RATES, key, (size_t)length, "", "", sf_version()};
+  const sfi_cache_key cache_key = {SFI_ENTRY_RATES, key, (size_t)length, "", "", backend->compiler};
   sfi_cache *cache = context->jit->cache;
   sfi_blob blob;
   int level;

@@ -24,39 +24,17 @@ enum { ROUNDS_BEFORE_OUT = 3, ROUNDS_MORE = 3 };
 
 /* ---- the verdict --------------------------------------------------------------------------------------------------- */
 
-typedef struct record {
-  sfi_text key, compiler;
-} record;
-
-static void record_deinit(record *r) {
-  sfi_text_deinit(&r->key);
-  sfi_text_deinit(&r->compiler);
-}
-
-/* What a verdict depends on but for the emitters, which are told apart as a compiler is: those of another version are stale. */
-static bool record_init(const sfi_tuning *t, const sfi_plan *plan, const sfi_kernel *candidates, int32_t n, record *out) {
-  const sf_allocator *allocator = &t->context->allocator;
-  *out = (record){.key.allocator = allocator, .compiler.allocator = allocator};
-  sfi_kernel kernel = candidates[0];
+/* What a verdict depends on: the key of a kernel whose emitter is still open, the weight and the machine. */
+static bool print_key(const sfi_tuning *t, const sfi_plan *plan, sfi_kernel kernel, sfi_text *out) {
   char hex[33];
   sfi_digest_hex(kernel.contract.weight_digest, hex);
   kernel.emitter = NULL;
   memset(&kernel.tile, 0, sizeof kernel.tile);
-  sfi_text_printf(&out->key, "verdict 1 %s for %s on %s\n%s, %lld to %lld, weight %s\n", t->settings->backend->name,
+  sfi_text_printf(out, "verdict of %s for %s on %s\n%s, %lld to %lld, weight %s\n", t->settings->backend->name,
                   t->settings->target->name, t->machine, t->settings->tune == SF_TUNE_FULL ? "full" : "fast",
                   (long long)plan->symbol_min, (long long)plan->symbol_max, hex);
-  sfi_kernel_key(plan, &kernel, &out->key);
-  sfi_text_printf(&out->compiler, "%s", t->settings->backend->compiler);
-  for (size_t e = 0; e < t->settings->backend->n_emitters; e++) { /* in the table's order, which no price changes */
-    const sfi_emitter *emitter = t->settings->backend->emitters[e];
-    for (int32_t i = 0; i < n; i++)
-      if (candidates[i].emitter == emitter) sfi_text_printf(&out->compiler, " %s %d", emitter->name, emitter->version);
-  }
-  return !out->key.failed && !out->compiler.failed;
-}
-
-static sfi_cache_key cache_key(const record *r) {
-  return (sfi_cache_key){SFI_ENTRY_VERDICT, r->key.data, r->key.length, "", "", r->compiler.data};
+  sfi_kernel_key(plan, &kernel, out);
+  return !out->failed;
 }
 
 /* Lines "emitter picoseconds", the winner's first. Whole numbers: decimal points depend on the host's locale. */
@@ -85,16 +63,15 @@ static bool parse_verdict(const sfi_blob *blob, sfi_kernel *candidates, int32_t 
   return *out_winner >= 0;
 }
 
-static void keep_verdict(const sfi_tuning *t, const record *r, const sfi_kernel *candidates, int32_t n, int32_t winner) {
+static void keep_verdict(const sfi_tuning *t, const sfi_cache_key *key, const sfi_kernel *candidates, int32_t n, int32_t winner) {
   sfi_text text = {.allocator = &t->context->allocator};
   for (int32_t i = -1; i < n; i++) {
     const sfi_kernel *c = &candidates[i < 0 ? winner : i];
     if (i == winner || c->measured_us <= 0) continue;
     sfi_text_printf(&text, "%s %lld\n", c->emitter->name, (long long)sfi_max(1, llround(c->measured_us * 1e6)));
   }
-  const sfi_cache_key key = cache_key(r);
   const bool disk = !(t->settings->flags & SF_COMPILE_NO_CACHE);
-  if (!text.failed) sfi_cache_put(t->context->jit->cache, &key, disk, text.data, text.length);
+  if (!text.failed) sfi_cache_put(t->context->jit->cache, key, disk, text.data, text.length);
   sfi_text_deinit(&text);
 }
 
@@ -243,17 +220,17 @@ void sfi_tuning_init(sfi_tuning *tuning, sf_context *context, const sfi_settings
 sf_status sfi_tuning_judge(void *user, const sfi_plan *plan, sfi_kernel *candidates, int32_t n, int32_t *out_winner) {
   sfi_tuning *t = user;
   char reason[160] = "";
-  record r;
+  sfi_text text = {.allocator = &t->context->allocator};
   race contest = {.plan = plan, .rules = t->settings->tune == SF_TUNE_FULL ? full : fast};
   const sfi_kernel *winner = candidates;
   sf_status status = SF_OK;
   choose_finalists(&contest, candidates, n);
   if (contest.n == 1) return SF_OK; /* the others are far dearer */
-  if (!record_init(t, plan, candidates, n, &r)) {
+  if (!print_key(t, plan, candidates[0], &text)) {
     status = sfi_fail_memory(t->diag);
     goto done;
   }
-  const sfi_cache_key key = cache_key(&r);
+  const sfi_cache_key key = {SFI_ENTRY_VERDICT, text.data, text.length, "", "", t->settings->backend->compiler};
   const bool disk = !(t->settings->flags & SF_COMPILE_NO_CACHE);
   sfi_blob blob;
   int level;
@@ -278,8 +255,8 @@ sf_status sfi_tuning_judge(void *user, const sfi_plan *plan, sfi_kernel *candida
   }
   if ((status = run_race(t, &contest, &winner)) != SF_OK) goto done;
   *out_winner = (int32_t)(winner - candidates);
-  keep_verdict(t, &r, candidates, n, *out_winner);
+  keep_verdict(t, &key, candidates, n, *out_winner);
 done:
-  record_deinit(&r);
+  sfi_text_deinit(&text);
   return status;
 }

@@ -8,8 +8,7 @@
 /* ---- keys --------------------------------------------------------------------------------------------------------- */
 
 static void code_key(const sfi_unit *unit, const sfi_settings *settings, sfi_text *out) {
-  sfi_text_printf(out, "code %s %s abi %d emitter %s\n", settings->backend->name, settings->target->name, SF_KERNEL_ABI_VERSION,
-                  unit->kernel->emitter->name);
+  sfi_text_printf(out, "code %s %s emitter %s\n", settings->backend->name, settings->target->name, unit->kernel->emitter->name);
   sfi_kernel_key(unit->plan, unit->kernel, out);
 }
 
@@ -46,16 +45,10 @@ static sfi_cache_key cache_key(const sfi_units *units, const sfi_unit *unit) {
                          unit->key_size,
                          code ? units->settings->target->name : "",
                          code ? units->settings->target->features : "",
-                         unit->compiler};
+                         code ? units->settings->backend->compiler : ""};
 }
 
 /* ---- listing ------------------------------------------------------------------------------------------------------ */
-
-static const char *compiler_of(sfi_units *units, sfi_entry_kind kind, const sfi_kernel *kernel) {
-  const char *compiler = kind == SFI_ENTRY_OBJECT ? units->settings->backend->compiler : "";
-  return sfi_arena_printf(&units->arena, "%s%s%s %d", compiler, *compiler ? " " : "", kernel->emitter->name,
-                          kernel->emitter->version);
-}
 
 /* Finds or adds the unit; *out_first says which. */
 static sf_status list_unit(sfi_units *units, sfi_entry_kind kind, const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag,
@@ -85,9 +78,7 @@ static sf_status list_unit(sfi_units *units, sfi_entry_kind kind, const sfi_plan
   }
   unit.key = sfi_arena_copy(&units->arena, key.data, key.length);
   unit.key_size = key.length;
-  unit.compiler = compiler_of(units, kind, kernel);
-  if (!unit.key || !unit.compiler ||
-      !sfi_grow(allocator, (void **)&units->units, &units->capacity, sizeof *units->units, units->n + 1)) {
+  if (!unit.key || !sfi_grow(allocator, (void **)&units->units, &units->capacity, sizeof *units->units, units->n + 1)) {
     status = sfi_fail_memory(diag);
     goto done;
   }

@@ -16,13 +16,13 @@ struct sfi_known_facts {
   sfi_facts facts;
 };
 
-/* Facts are stored as they lie in memory, their list of live rows and columns behind them; the key names what that depends on. */
+/* Facts are stored as they lie in memory, their list of live rows and columns behind them; the key names the order of bytes. */
 enum { STORED = offsetof(sfi_facts, live) };
 _Static_assert(STORED == 11 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define FACTS_FORMAT "facts 4 little"
+#define FACTS "facts little"
 #else
-#define FACTS_FORMAT "facts 4 big"
+#define FACTS "facts big"
 #endif
 
 static bool same_matrix(const sfi_matrix *a, const sfi_matrix *b) {
@@ -101,7 +101,7 @@ const sfi_facts *sfi_weight_facts_get(void *user, const sfi_matrix *matrix, sfi_
   fresh->digest = digest;
   char hex[33], text[64];
   sfi_digest_hex(digest, hex);
-  int length = snprintf(text, sizeof text, FACTS_FORMAT " %s", hex);
+  int length = snprintf(text, sizeof text, FACTS " %s", hex);
   sfi_cache_key key = {SFI_ENTRY_PROFILE, text, (size_t)length, "", "", ""};
   if (!from_cache(known, &key, matrix, &fresh->facts)) {
     sfi_matrix read = *matrix;

@@ -4,15 +4,10 @@
 
 #include <llvm/Config/llvm-config.h>
 
-/* Version of the code that emitters share: cpu_math.c, cpu_expr.c, cpu_tiles.c. Raised where what they emit changes, as kernels of
- * all emitters then do. */
-#define COMMON_CODE "4"
-
 #define PACKS_true(fn) sfi_##fn##_pack
 #define PACKS_false(fn) NULL
-#define SFI_EMITTER(fn, text, number, of, is_dense, packs)                                                                         \
+#define SFI_EMITTER(fn, text, of, is_dense, packs)                                                                                 \
   static const sfi_emitter fn##_emitter = {.name = text,                                                                           \
-                                           .version = number,                                                                      \
                                            .anchor = SFI_ANCHOR_##of,                                                              \
                                            .dense = is_dense,                                                                      \
                                            .accept = sfi_##fn##_accept,                                                            \
@@ -23,13 +18,13 @@
 #undef SFI_EMITTER
 
 static const sfi_emitter *const emitters[] = {
-#define SFI_EMITTER(fn, text, number, of, is_dense, packs) &fn##_emitter,
+#define SFI_EMITTER(fn, text, of, is_dense, packs) &fn##_emitter,
 #include "emitters.def"
 #undef SFI_EMITTER
 };
 
 const sfi_backend sfi_cpu_backend = {.name = "cpu",
-                                     .compiler = "LLVM " LLVM_VERSION_STRING " common " COMMON_CODE,
+                                     .compiler = "LLVM " LLVM_VERSION_STRING,
                                      .emitters = emitters,
                                      .n_emitters = SFI_COUNT(emitters),
                                      .compile = sfi_cpu_compile,

@@ -4,7 +4,7 @@
 
 #include "contraction.h"
 
-#define SFI_EMITTER(fn, name, version, anchor, dense, packs)                                                                       \
+#define SFI_EMITTER(fn, name, anchor, dense, packs)                                                                                \
   sfi_refusal sfi_##fn##_accept(sfi_kernel *kernel, const sfi_plan *plan);                                                         \
   double sfi_##fn##_cost(const sfi_kernel *kernel, const sfi_plan *plan, int64_t symbol);                                          \
   sf_status sfi_##fn##_pack(const sfi_kernel *kernel, const sfi_plan *plan, const sf_allocator *allocator, sfi_diag *diag,         \

@@ -1,5 +1,4 @@
-/* The ABI between the runtime and a compiled kernel. Versioned: a change of layout or meaning raises the version, which is
- * part of every cache key.
+/* The ABI between the runtime and a compiled kernel.
  *
  * A kernel is cut into tiles that are independent of each other and may run in any order on any thread:
  *   kernel(args, begin, end) computes tiles begin <= t < end.
@@ -12,8 +11,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SF_KERNEL_ABI_VERSION 1
-
 typedef struct sf_kernel_args {
   void *const *buffers; /* one base address for each operand of the kernel, in the order of its plan; 64-byte aligned unless
                            given by the host */
@@ -23,8 +20,8 @@ typedef struct sf_kernel_args {
 typedef void (*sf_kernel_fn)(const sf_kernel_args *args, int64_t tile_begin, int64_t tile_end);
 
 #if UINTPTR_MAX > 0xffffffffu
-static_assert(offsetof(sf_kernel_args, buffers) == 0, "kernel ABI 1");
-static_assert(offsetof(sf_kernel_args, symbol) == 8, "kernel ABI 1");
-static_assert(sizeof(sf_kernel_args) == 16, "kernel ABI 1");
+static_assert(offsetof(sf_kernel_args, buffers) == 0, "kernel ABI");
+static_assert(offsetof(sf_kernel_args, symbol) == 8, "kernel ABI");
+static_assert(sizeof(sf_kernel_args) == 16, "kernel ABI");
 #endif
 #endif

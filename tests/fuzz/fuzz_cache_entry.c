@@ -1,5 +1,5 @@
-/* Fuzz target: the decoder of cache entries on any bytes. The first byte chooses: odd, both checksums are set right beforehand, so that
- * what stands behind them is reached too. A hit must be, byte for byte, the entry that encoding its payload gives. */
+/* Fuzz target: the decoder of cache entries on any bytes. The first byte chooses: odd, both checksums and the digest of the sources are set right
+ * beforehand, so that what stands behind them is reached too. A hit must be, byte for byte, the entry that encoding its payload gives. */
 #include <stdlib.h>
 
 #include "cache_levels.h"
@@ -25,12 +25,13 @@ static size_t number_at(const bytes *b, size_t at) {
 /* docs/cache.md gives the places. */
 static void sign(bytes *b) {
   if (b->size < SFI_ENTRY_HEADER_SIZE) return;
-  const size_t prefix = SFI_ENTRY_HEADER_SIZE + number_at(b, 56) + number_at(b, 60) + number_at(b, 64) + number_at(b, 68);
+  const size_t prefix = SFI_ENTRY_HEADER_SIZE + number_at(b, 68) + number_at(b, 72) + number_at(b, 76) + number_at(b, 80);
   if (prefix > b->size) return;
   sfi_digest digest = sfi_digest_of(b->data + prefix, b->size - prefix);
-  memcpy(b->data + 32, digest.bytes, sizeof digest.bytes);
-  digest = sfi_digest_of(b->data + 32, prefix - 32);
-  memcpy(b->data + 16, digest.bytes, sizeof digest.bytes);
+  memcpy(b->data + 40, digest.bytes, sizeof digest.bytes);
+  digest = sfi_digest_of(b->data + 40, prefix - 40);
+  memcpy(b->data + 24, digest.bytes, sizeof digest.bytes);
+  memcpy(b->data + 8, sfi_sources_digest.bytes, sizeof sfi_sources_digest.bytes);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -166,7 +166,7 @@ typedef enum planted {
   OTHER_KEY,
   OTHER_INSTRUCTIONS,
   FOREIGN_OWNER,
-  OTHER_FORMAT,
+  OTHER_SOURCES,
   PLANTED_COUNT
 } planted;
 
@@ -175,14 +175,21 @@ static const struct {
   sf_probe_state state;
   const char *reason;
 } verdicts[PLANTED_COUNT] = {
-    [SYMLINK] = {SF_PROBE_FOREIGN, "symbolic link"},      [DANGLING_LINK] = {SF_PROBE_FOREIGN, "symbolic link"},
-    [HARD_LINK] = {SF_PROBE_FOREIGN, "hard link"},        [GROUP_WRITABLE] = {SF_PROBE_FOREIGN, "others may write"},
-    [WORLD_WRITABLE] = {SF_PROBE_FOREIGN, "others may"},  [FIFO] = {SF_PROBE_FOREIGN, "not a regular file"},
-    [SOCKET] = {SF_PROBE_MISSING, "cannot be read"},      [EMPTY] = {SF_PROBE_MISSING, "empty"},
-    [SPARSE] = {SF_PROBE_MISSING, "too large"},           [FOLDER] = {SF_PROBE_FOREIGN, "not a regular file"},
-    [FULL_FOLDER] = {SF_PROBE_FOREIGN, "not a regular"},  [OTHER_KEY] = {SF_PROBE_MISSING, "another key"},
-    [OTHER_INSTRUCTIONS] = {SF_PROBE_FOREIGN, "+nosuch"}, [FOREIGN_OWNER] = {SF_PROBE_FOREIGN, "another user"},
-    [OTHER_FORMAT] = {SF_PROBE_STALE, "format 77"},
+    [SYMLINK] = {SF_PROBE_FOREIGN, "symbolic link"},
+    [DANGLING_LINK] = {SF_PROBE_FOREIGN, "symbolic link"},
+    [HARD_LINK] = {SF_PROBE_FOREIGN, "hard link"},
+    [GROUP_WRITABLE] = {SF_PROBE_FOREIGN, "others may write"},
+    [WORLD_WRITABLE] = {SF_PROBE_FOREIGN, "others may"},
+    [FIFO] = {SF_PROBE_FOREIGN, "not a regular file"},
+    [SOCKET] = {SF_PROBE_MISSING, "cannot be read"},
+    [EMPTY] = {SF_PROBE_MISSING, "empty"},
+    [SPARSE] = {SF_PROBE_MISSING, "too large"},
+    [FOLDER] = {SF_PROBE_FOREIGN, "not a regular file"},
+    [FULL_FOLDER] = {SF_PROBE_FOREIGN, "not a regular"},
+    [OTHER_KEY] = {SF_PROBE_MISSING, "another key"},
+    [OTHER_INSTRUCTIONS] = {SF_PROBE_FOREIGN, "+nosuch"},
+    [FOREIGN_OWNER] = {SF_PROBE_FOREIGN, "another user"},
+    [OTHER_SOURCES] = {SF_PROBE_STALE, "of the library, these are"},
 };
 
 /* Puts one of them in the place of key 0's good entry. False: this file system or user cannot make it. */
@@ -230,9 +237,10 @@ static bool plant(planted what, sfi_cache *writer, const char *path) {
     return true;
   case FOREIGN_OWNER:
     return geteuid() == 0 && chown(path, NOBODY, NOBODY) == 0;
-  case OTHER_FORMAT: {
+  case OTHER_SOURCES: {
     int fd = open(path, O_WRONLY);
-    bool written = fd >= 0 && pwrite(fd, "M", 1, 8) == 1;
+    const uint8_t byte = sfi_sources_digest.bytes[0] ^ 1;
+    bool written = fd >= 0 && pwrite(fd, &byte, 1, 8) == 1;
     if (fd >= 0) close(fd);
     return written;
   }

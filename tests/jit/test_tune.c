@@ -187,16 +187,16 @@ static int rewrite_entries(const char *folder, sfi_entry_kind kind, const char *
     FILE *file = fopen(path, "rb");
     const size_t size = file ? fread(bytes, 1, sizeof bytes, file) : 0;
     if (file) fclose(file);
-    if (size < 72 || bytes[12] != (char)kind) continue;
+    if (size < 84 || bytes[64] != (char)kind) continue; /* docs/cache.md gives the places */
     uint64_t payload;
-    memcpy(&payload, bytes + 48, sizeof payload);
+    memcpy(&payload, bytes + 56, sizeof payload);
     char *at = memmem(bytes + size - payload, payload, from, strlen(from));
     if (!at) continue;
     memcpy(at, to, strlen(to));
     sfi_digest digest = sfi_digest_of(bytes + size - payload, payload);
-    memcpy(bytes + 32, digest.bytes, sizeof digest.bytes);
-    digest = sfi_digest_of(bytes + 32, size - payload - 32);
-    memcpy(bytes + 16, digest.bytes, sizeof digest.bytes);
+    memcpy(bytes + 40, digest.bytes, sizeof digest.bytes);
+    digest = sfi_digest_of(bytes + 40, size - payload - 40);
+    memcpy(bytes + 24, digest.bytes, sizeof digest.bytes);
     file = fopen(path, "wb");
     ck_assert(file && fwrite(bytes, 1, size, file) == size && fclose(file) == 0);
     changed++;

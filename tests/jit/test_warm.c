@@ -198,8 +198,11 @@ START_TEST(weights_of_files) {
 }
 END_TEST
 
-/* Flips a byte in the middle of every entry. */
-static int damage(const char *folder) {
+/* Where an entry has the digest of the sources: docs/cache.md. */
+enum { AT_SOURCES = 8, MIDDLE = -1 };
+
+/* Changes a byte of every entry. */
+static int change_entries(const char *folder, long at) {
   DIR *stream = opendir(folder);
   int n = 0;
   ck_assert_ptr_nonnull(stream);
@@ -210,9 +213,10 @@ static int damage(const char *folder) {
     if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size == 0) continue;
     FILE *file = fopen(path, "r+b");
     ck_assert_ptr_nonnull(file);
-    fseek(file, st.st_size / 2, SEEK_SET);
+    const long place = at == MIDDLE ? (long)st.st_size / 2 : at;
+    fseek(file, place, SEEK_SET);
     int byte = fgetc(file);
-    fseek(file, st.st_size / 2, SEEK_SET);
+    fseek(file, place, SEEK_SET);
     fputc(byte ^ 0x10, file);
     fclose(file);
     n++;
@@ -221,19 +225,29 @@ static int damage(const char *folder) {
   return n;
 }
 
-START_TEST(damaged_entries) {
+/* What is damaged or was written by other sources of the library is made anew. */
+static void made_anew(int network, long at) {
   char folder[64];
   make_folder(folder);
-  outcome cold = start(folder, _i, 0, SF_ISA_NATIVE);
-  int entries = damage(folder);
+  outcome cold = start(folder, network, 0, SF_ISA_NATIVE);
+  int entries = change_entries(folder, at);
   ck_assert_int_eq(entries > 0, builds_code() || cold.stats.weights_scanned > 0); /* facts are kept too */
-  outcome again = start(folder, _i, 0, SF_ISA_NATIVE);                            /* which checks the answer */
+  outcome again = start(folder, network, 0, SF_ISA_NATIVE);                       /* which checks the answer */
   ck_assert_int_eq(again.status, SF_OK);
   ck_assert_int_eq(again.stats.compiled, cold.stats.compiled);
   ck_assert_int_eq(again.stats.weights_packed, cold.stats.weights_packed);
   ck_assert_int_eq(again.stats.weights_scanned, cold.stats.weights_scanned);
-  ck_assert_int_eq(start(folder, _i, 0, SF_ISA_NATIVE).stats.compiled, 0);
+  ck_assert_int_eq(start(folder, network, 0, SF_ISA_NATIVE).stats.compiled, 0);
   remove_tree(folder);
+}
+
+START_TEST(damaged_entries) {
+  made_anew(_i, MIDDLE);
+}
+END_TEST
+
+START_TEST(entries_of_other_sources) {
+  made_anew(_i, AT_SOURCES);
 }
 END_TEST
 
@@ -259,7 +273,7 @@ START_TEST(no_cache) {
   make_folder(folder);
   outcome first = start(folder, 0, SF_COMPILE_NO_CACHE, SF_ISA_NATIVE);
   ck_assert_int_eq(first.status, SF_OK);
-  ck_assert_int_eq(damage(folder), 0); /* nothing was written */
+  ck_assert_int_eq(change_entries(folder, MIDDLE), 0); /* nothing was written */
   start(folder, 0, 0, SF_ISA_NATIVE);
   outcome third = start(folder, 0, SF_COMPILE_NO_CACHE, SF_ISA_NATIVE);
   ck_assert_int_eq(third.stats.compiled, first.stats.compiled);
@@ -321,7 +335,7 @@ START_TEST(probing) {
   probed warm = probe(folder);
   ck_assert_int_eq(warm.states[SF_PROBE_HIT], cold.states[SF_PROBE_MISSING]);
   ck_assert_int_eq(warm.states[SF_PROBE_MISSING], 0);
-  damage(folder);
+  change_entries(folder, MIDDLE);
   probed damaged = probe(folder);
   ck_assert_int_eq(damaged.states[SF_PROBE_HIT], 0);
   ck_assert_int_gt(damaged.reasons, 0);
@@ -340,6 +354,7 @@ int main(void) {
   tcase_add_test(cases, baked_patterns);
   tcase_add_loop_test(cases, weights_of_files, 0, 2);
   tcase_add_loop_test(cases, damaged_entries, 0, 3);
+  tcase_add_loop_test(cases, entries_of_other_sources, 0, 3);
   tcase_add_test(cases, freeze);
   tcase_add_test(cases, no_cache);
 #if defined(SFI_HAVE_LLVM)
