@@ -1,7 +1,6 @@
 /* The context: options read and checked, the cache opened, everything taken down when the last handle that needs it is released. */
 #include "jit.h"
 
-#include <math.h>
 #include <sched.h>
 #include <unistd.h>
 
@@ -92,8 +91,8 @@ static sf_status create(const sf_context_options *options, sfi_diag *diag, sf_co
     pthread_mutex_destroy(&context->error_lock);
   }
   if (status == SF_OK && options->calibrate) sfi_calibrate(context);
-  /* Twice the cost is where two threads begin to gain; below ten microseconds they gain less than a disturbance takes. */
-  context->worth_spreading_us = fmax(2 * context->target.spread_us, 10);
+  /* Twice the cost is where two threads begin to gain. What the host's own threads cost is not known. */
+  context->worth_spreading_us = options->parallel_for ? 20 : 2 * context->target.spread_us;
   if (status != SF_OK) {
     sfi_free(allocator, context, sizeof *context);
     return status;

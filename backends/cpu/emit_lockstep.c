@@ -61,7 +61,7 @@ sfi_refusal sfi_lockstep_accept(sfi_kernel *k, const sfi_plan *plan) {
   sfi_choose_columns(k, plan->target, 1);
   k->tile.rows = GROUP;
   k->tile.ahead = sfi_weights_from_memory(plan);
-  k->tile.row_block = sfi_round_up(sfi_max(128, sfi_ceil_div(k->contract.rows, 8)), GROUP);
+  k->tile.row_block = sfi_round_up(sfi_max(96, sfi_ceil_div(k->contract.rows, 8)), GROUP);
   return SFI_REFUSE_NONE;
 }
 
