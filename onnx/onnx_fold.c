@@ -153,8 +153,10 @@ static void broadcast_steps(const onnx_value *v, int32_t rank, int64_t *steps) {
   for (int32_t i = 0; i < rank; i++) steps[i] = i < lead || v->dims[i - lead] == 1 ? 0 : strides[i - lead];
 }
 
-/* The extents of the elements that operands have here, broadcast. */
-static bool broadcast_dims(importer *im, int32_t *rank, int64_t *dims) {
+/* The extents of the elements that operands have here, broadcast. Of those that are symbolic in the model the first so many count: the
+ * least is what all have, and more than one of them shall not make too many elements. */
+static bool broadcast_dims(importer *im, const sfi_shape *shape, int32_t *rank, int64_t *dims) {
+  int32_t symbolic = 0;
   *rank = 0;
   for (int32_t k = 0; k < im->n_in; k++) *rank = im->in[k]->shape.rank > *rank ? im->in[k]->shape.rank : *rank;
   for (int32_t i = 0; i < *rank; i++) {
@@ -162,10 +164,14 @@ static bool broadcast_dims(importer *im, int32_t *rank, int64_t *dims) {
     for (int32_t k = 0; k < im->n_in; k++) {
       int32_t at = i - (*rank - im->in[k]->shape.rank);
       int64_t extent = at < 0 ? 1 : im->in[k]->dims[at];
-      if (extent != 1 && dims[i] != 1 && extent != dims[i]) return INVALID(im, "the shapes do not broadcast");
-      if (extent != 1) dims[i] = extent;
+      bool differ = extent != 1 && dims[i] != 1 && extent != dims[i];
+      if (differ && sfi_is_const(shape->dims[i])) return INVALID(im, "the shapes do not broadcast");
+      if (extent != 1) dims[i] = differ ? sfi_min(extent, dims[i]) : extent;
     }
+    symbolic += dims[i] != 1 && !sfi_is_const(shape->dims[i]);
   }
+  for (int32_t i = 0; i < *rank && symbolic > 1; i++)
+    if (!sfi_is_const(shape->dims[i])) dims[i] = sfi_min(dims[i], ONNX_SQUARE_MAX);
   return true;
 }
 
@@ -200,16 +206,17 @@ bool sfi_onnx_fold(importer *im, int64_t kind, bool *out_done) {
   if (kind == SF_OP_WHERE ? is_real(im->in[0]) || is_real(im->in[1]) != reals : is_real(im->in[0]) != reals) {
     return INVALID(im, "operands of different types");
   }
-  if (!broadcast_dims(im, &rank, dims)) return false;
   sfi_shape shape;
-  if (!sfi_onnx_broadcast(im, &shape)) return false;
+  if (!sfi_onnx_broadcast(im, &shape) || !broadcast_dims(im, &shape, &rank, dims)) return false;
   if (reals && kind != SF_OP_WHERE && !fold_reals(kind, 1, 1, &first.real)) return true;
   if (!sfi_onnx_count(im, rank, dims, &count)) {
     if (!reals) return false;
     im->diag = (sfi_diag){0};
     return true;
   }
-  if (reals && count > FLOATS_MOST) return true;
+  sfi_poly numel;
+  bool cut = !sfi_shape_numel(&shape, &numel) || !sfi_is_const(numel); /* a table that is cut to the sequence folds only here */
+  if (reals && count > FLOATS_MOST && !cut) return true;
   for (int32_t k = 0; k < im->n_in; k++) broadcast_steps(im->in[k], rank, steps[k]);
   float *floats = reals ? sfi_arena_alloc(&im->graph->arena, (size_t)count * sizeof *floats) : NULL;
   sfi_poly *polys = reals ? NULL : sfi_arena_alloc(&im->arena, (size_t)count * sizeof *polys);

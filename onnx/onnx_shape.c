@@ -141,6 +141,20 @@ bool sfi_import_dropout(importer *im) {
   return sfi_onnx_same(im, 0, im->in[0]);
 }
 
+/* Does `shape` differ from that of the static `v` by extents of 1 alone? *out: those of the elements that are here. */
+static bool only_ones_differ(const onnx_value *v, const sfi_shape *shape, int64_t *out) {
+  int32_t from = 0;
+  for (int32_t i = 0; i < shape->rank; i++) {
+    out[i] = 1;
+    if (sfi_is(shape->dims[i], 1)) continue;
+    while (from < v->shape.rank && sfi_is(v->shape.dims[from], 1)) from++;
+    if (from == v->shape.rank || !sfi_poly_equal(v->shape.dims[from], shape->dims[i])) return false;
+    out[i] = v->dims[from++];
+  }
+  while (from < v->shape.rank && sfi_is(v->shape.dims[from], 1)) from++;
+  return from == v->shape.rank;
+}
+
 /* Operand 0 under `shape`, of as many elements. */
 static bool reshape_to(importer *im, const sfi_shape *shape) {
   const onnx_value *v = im->in[0];
@@ -160,6 +174,14 @@ static bool reshape_to(importer *im, const sfi_shape *shape) {
     onnx_value made = *v;
     made.value = SF_NO_VALUE;
     return spread(im, &made, shape->dims, shape->rank) && sfi_onnx_same(im, 0, &made);
+  }
+  int64_t dims[SF_MAX_RANK];
+  if (v->kind == VALUE_STATIC && only_ones_differ(v, shape, dims)) {
+    onnx_value made = *v;
+    made.value = SF_NO_VALUE;
+    made.shape = *shape;
+    memcpy(made.dims, dims, (size_t)shape->rank * sizeof *dims);
+    return sfi_onnx_same(im, 0, &made);
   }
   if (!sfi_onnx_operand(im, 0, true, &x)) return false;
   onnx_type type = v->type;

@@ -1,20 +1,39 @@
 /* Recognises attention in a graph of matrix products and makes it one operation:
  *   matmul(softmax(scale * matmul(q, k^T) + mask), v)
- * with the scale as one factor or divisor of the scores, or as factors of q and k, and the mask, if any, added to the scores. Heads that
- * were cut out of the last dimension, transpose(reshape(x)), are read where they are: then the operation takes x, and what puts its
+ * with the scale as one factor or divisor of the scores, or as factors of q and k. Up to two masks are added to the scores, or stand in
+ * their place where a condition says so: where(seen, scores, -inf). One that hides what stands behind its query, and no more, and is made
+ * of known numbers, is the operation's `causal`: such keys are absent then. Heads that were cut out of the last dimension, transpose(reshape(x)), are read where they are: then the operation takes x, and what puts its
  * result together again is simplified away behind this pass.
- * Needs a verified graph. Keeps values up to the order of sums. Products with static operands stay: a zero of theirs is absent. */
+ * Needs a verified graph. Keeps values up to the order of sums, where scores are numbers of less than 1e9. Products with static operands stay: a zero of theirs is absent. */
 #include "rewrite.h"
+#include "triangle.h"
 
 #include <math.h>
 
-enum { FEATURES_MOST = 256 }; /* of a head of k and v together: beyond, a tile of the kernel would not stay in the cache */
+enum {
+  FEATURES_MOST = 256, /* of a head of k and v together: beyond, a tile of the kernel would not stay in the cache */
+  MASKS_MOST = 2
+};
+/* A mask of this and less leaves nothing of a score's exponential. */
+static const float hiding = -1e9F;
+/* To this and less a score can be added and changes nothing: it may be masked by a sum in place of a choice. */
+static const float absorbing = -1e30F;
+
+typedef struct mask {
+  sf_value value;   /* what is added; or a condition */
+  sf_value instead; /* SF_NO_VALUE, or, with a condition, the number that stands in place of scores */
+  bool where_true;  /* it stands there where the condition holds */
+} mask;
 
 typedef struct pattern {
   const sf_graph *graph;
-  sf_value q, k, v, mask; /* of rank 4; mask SF_NO_VALUE: none */
-  bool k_exchanged;       /* k stands as [batch, head, feature, key] */
+  sfi_diag *diag;
+  sf_value q, k, v; /* of rank 4 */
+  bool k_exchanged; /* k stands as [batch, head, feature, key] */
   double scale;
+  mask masks[MASKS_MOST]; /* that on the outside first */
+  int32_t n_masks;
+  bool causal; /* besides the masks */
 } pattern;
 
 static const sfi_node *node_of(const pattern *p, sf_value v) {
@@ -55,32 +74,76 @@ static sf_value bare(pattern *p, sf_value v) {
   return v;
 }
 
-/* The scores behind a softmax: factors, one mask, the product. */
+static bool is_scaled_product(const pattern *p, sf_value v, const sfi_shape *shape) {
+  const sfi_node *node = node_of(p, v);
+  return sfi_shape_equal(&node->shape, shape) && (node->op == SF_OP_MATMUL || node->op == SF_OP_MUL || node->op == SF_OP_DIV);
+}
+
+/* Of two operands the scores: a product rather than something else of their shape. -1: neither. */
+static int32_t scores_of(const pattern *p, const sfi_node *node, int32_t first, const sfi_shape *shape) {
+  for (int32_t i = first; i < first + 2; i++)
+    if (is_scaled_product(p, node->inputs[i], shape)) return i;
+  for (int32_t i = first; i < first + 2; i++)
+    if (sfi_shape_equal(&node_of(p, node->inputs[i])->shape, shape) && !sfi_node_is_static(node_of(p, node->inputs[i]))) return i;
+  return -1;
+}
+
+static float number_of(const pattern *p, sf_value v) {
+  const sfi_node *node = node_of(p, v);
+  float value = NAN;
+  if (node->data && node->dtype == SF_F32 && node->bytes == sizeof value) memcpy(&value, node->data, sizeof value);
+  return value;
+}
+
+/* Takes a mask off scores; SF_NO_VALUE where they have none. */
+static sf_value without_mask(pattern *p, const sfi_node *node) {
+  const bool chosen = node->op == SF_OP_WHERE;
+  if (p->n_masks == MASKS_MOST || (node->op != SF_OP_ADD && !chosen)) return SF_NO_VALUE;
+  const int32_t first = chosen ? 1 : 0, of = scores_of(p, node, first, &node->shape);
+  if (of < 0) return SF_NO_VALUE;
+  const sf_value other = node->inputs[2 * first + 1 - of];
+  if (chosen && !(number_of(p, other) <= absorbing)) return SF_NO_VALUE;
+  p->masks[p->n_masks++] = chosen ? (mask){node->inputs[0], other, of == 2} : (mask){other, SF_NO_VALUE, false};
+  return node->inputs[of];
+}
+
+/* The scores behind a softmax: masks, a factor, the product. A factor outside of a mask would be the mask's too. */
 static sf_value product_of(pattern *p, sf_value scores) {
-  const sfi_shape *shape = &node_of(p, scores)->shape;
+  bool scaled = false;
   for (;;) {
     const sfi_node *node = node_of(p, scores);
     if (node->op == SF_OP_MATMUL) return scores;
-    if (uses_of(p->graph, scores) != 1) return SF_NO_VALUE;
-    if (node->op == SF_OP_ADD && p->mask == SF_NO_VALUE) {
-      const int32_t of = sfi_shape_equal(&node_of(p, node->inputs[0])->shape, shape) ? 0 : 1;
-      const sfi_node *rest = node_of(p, node->inputs[of]);
-      if (!sfi_shape_equal(&rest->shape, shape)) return SF_NO_VALUE;
-      /* Of two operands of the same shape, the scores are what is a product. */
-      const bool product = rest->op == SF_OP_MATMUL || rest->op == SF_OP_MUL || rest->op == SF_OP_DIV;
-      const int32_t scored = product || !sfi_shape_equal(&node_of(p, node->inputs[1 - of])->shape, shape) ? of : 1 - of;
-      p->mask = node->inputs[1 - scored];
-      scores = node->inputs[scored];
-      continue;
+    if (uses_of(p->graph, scores) != 1 || scaled) return SF_NO_VALUE;
+    sf_value rest = without_mask(p, node);
+    if (rest == SF_NO_VALUE) {
+      rest = without_factor(p, scores);
+      scaled = true;
     }
-    const sf_value rest = p->scale == 1 ? without_factor(p, scores) : SF_NO_VALUE;
     if (rest == SF_NO_VALUE) return SF_NO_VALUE;
-    /* A factor outside of the mask is the mask's too. */
-    if (p->mask == SF_NO_VALUE) {
-      const sfi_node *inner = node_of(p, rest);
-      if (inner->op == SF_OP_ADD) return SF_NO_VALUE;
-    }
     scores = rest;
+  }
+}
+
+/* What a causal mask adds to keys behind their query; 0: it is none. */
+static float causal_number(const pattern *p, const mask *m, sfi_poly rows, sfi_poly keys) {
+  const sfi_shape *shape = &node_of(p, m->value)->shape;
+  if (shape->rank < 2 || !sfi_poly_equal(rows, keys) || !sfi_poly_equal(shape->dims[shape->rank - 2], rows) ||
+      !sfi_poly_equal(shape->dims[shape->rank - 1], keys))
+    return 0;
+  const sfi_triangle t = sfi_triangle_of(p->graph, m->value, p->diag);
+  if (!t.known[0] || !t.known[1]) return 0;
+  if (m->instead == SF_NO_VALUE) return t.value[0] == 0 && t.value[1] <= hiding ? t.value[1] : 0;
+  return (t.value[0] != 0) != m->where_true && (t.value[1] != 0) == m->where_true ? number_of(p, m->instead) : 0;
+}
+
+/* A causal mask becomes a property where nothing but it says what a row without any key gives: alone, or where it is infinite, so that
+ * no other mask outweighs it. */
+static void find_causal(pattern *p, sfi_poly rows, sfi_poly keys) {
+  for (int32_t i = 0; i < p->n_masks && !p->causal; i++) {
+    const float number = causal_number(p, &p->masks[i], rows, keys);
+    if (number == 0 || (p->n_masks > 1 && !isinf(number))) continue;
+    p->causal = true;
+    p->masks[i] = p->masks[--p->n_masks];
   }
 }
 
@@ -109,8 +172,10 @@ static bool matches(pattern *p, sf_value v) {
   if (!sfi_is_const(width) || !sfi_is_const(depth) || !sfi_is_const(heads) || !sfi_is_const(shared)) return false;
   if (width.c[0] < 1 || depth.c[0] < 1 || width.c[0] + depth.c[0] > FEATURES_MOST) return false;
   if (shared.c[0] < 1 || heads.c[0] % shared.c[0] || !sfi_poly_equal(values->shape.dims[1], shared)) return false;
-  return sfi_poly_equal(q->shape.dims[0], k->shape.dims[0]) && sfi_poly_equal(q->shape.dims[0], values->shape.dims[0]) &&
-         isfinite((float)p->scale) && (float)p->scale != 0;
+  if (!sfi_poly_equal(q->shape.dims[0], k->shape.dims[0]) || !sfi_poly_equal(q->shape.dims[0], values->shape.dims[0])) return false;
+  if (!isfinite((float)p->scale) || (float)p->scale == 0) return false;
+  find_causal(p, inner->shape.dims[2], inner->shape.dims[3]);
+  return true;
 }
 
 static bool permutes(const sfi_node *node, const int64_t perm[4]) {
@@ -143,19 +208,37 @@ static sf_value operand(sfi_rewrite *rewrite, const pattern *p, sf_value v, bool
   return sfi_rewrite_add(rewrite, &unnamed, SF_OP_TRANSPOSE, 1, &rewrite->map[v], 1, &perm);
 }
 
+/* The mask as a sum's operand. */
+static sf_value make_mask(sfi_rewrite *rewrite, const pattern *p, const mask *m, const sfi_node *unnamed) {
+  if (m->instead == SF_NO_VALUE) return rewrite->map[m->value];
+  const sfi_node *instead = node_of(p, m->instead);
+  const float *zero = sfi_rewrite_data(rewrite, 1);
+  if (!zero) return SF_NO_VALUE;
+  const sf_value nothing = sfi_rewrite_add_static(rewrite, instead, NULL, "zero", &instead->shape, zero),
+                 number = rewrite->map[m->instead];
+  const sf_value inputs[] = {rewrite->map[m->value], m->where_true ? number : nothing, m->where_true ? nothing : number};
+  return sfi_rewrite_failed(rewrite) ? SF_NO_VALUE : sfi_rewrite_add(rewrite, unnamed, SF_OP_WHERE, 3, inputs, 0, NULL);
+}
+
 static sf_value make(sfi_rewrite *rewrite, const pattern *p, const sfi_node *node) {
   static const int64_t to_heads[] = {0, 2, 1, 3};
   const int64_t heads = node_of(p, p->q)->shape.dims[1].c[0], kv_heads = node_of(p, p->v)->shape.dims[1].c[0];
-  const sf_value inputs[] = {operand(rewrite, p, p->q, false), operand(rewrite, p, p->k, p->k_exchanged),
-                             operand(rewrite, p, p->v, false), p->mask == SF_NO_VALUE ? SF_NO_VALUE : rewrite->map[p->mask]};
-  if (sfi_rewrite_failed(rewrite)) return SF_NO_VALUE;
-  const sf_attr attrs[] = {
-      {.id = SF_ATTR_HEADS, .i = heads}, {.id = SF_ATTR_KV_HEADS, .i = kv_heads}, {.id = SF_ATTR_SCALE, .f = p->scale}};
-  const bool packed = rewrite->to->nodes[inputs[0]].shape.rank == 3;
   sfi_node unnamed = *node;
   unnamed.name = NULL;
+  sf_value inputs[4] = {operand(rewrite, p, p->q, false), operand(rewrite, p, p->k, p->k_exchanged),
+                        operand(rewrite, p, p->v, false)};
+  for (int32_t i = 0; i < p->n_masks && !sfi_rewrite_failed(rewrite); i++) {
+    const sf_value sum[] = {inputs[3], make_mask(rewrite, p, &p->masks[i], &unnamed)};
+    if (!sfi_rewrite_failed(rewrite)) inputs[3] = i ? sfi_rewrite_add(rewrite, &unnamed, SF_OP_ADD, 2, sum, 0, NULL) : sum[1];
+  }
+  if (sfi_rewrite_failed(rewrite)) return SF_NO_VALUE;
+  const sf_attr attrs[] = {{.id = SF_ATTR_HEADS, .i = heads},
+                           {.id = SF_ATTR_KV_HEADS, .i = kv_heads},
+                           {.id = SF_ATTR_SCALE, .f = p->scale},
+                           {.id = SF_ATTR_CAUSAL, .i = p->causal}};
+  const bool packed = rewrite->to->nodes[inputs[0]].shape.rank == 3;
   const sf_value attention =
-      sfi_rewrite_add(rewrite, packed ? &unnamed : node, SF_OP_ATTENTION, p->mask == SF_NO_VALUE ? 3 : 4, inputs, 3, attrs);
+      sfi_rewrite_add(rewrite, packed ? &unnamed : node, SF_OP_ATTENTION, p->n_masks ? 4 : 3, inputs, 4, attrs);
   if (!packed || attention == SF_NO_VALUE) return attention;
   const sf_attr shape = {.id = SF_ATTR_SHAPE, .count = 4, .ints = (const int64_t[]){0, 0, heads, node->shape.dims[3].c[0]}};
   const sf_attr perm = {.id = SF_ATTR_PERM, .count = 4, .ints = to_heads};
@@ -168,7 +251,7 @@ sf_status sfi_fuse_attention(sfi_pass_env *env, const sf_graph *graph, sf_graph 
   *out_graph = NULL;
   if (!sfi_rewrite_begin(&rewrite, env, graph)) return SF_STATUS_OUT_OF_MEMORY;
   for (size_t i = 0; i < graph->n_nodes && !sfi_rewrite_failed(&rewrite); i++) {
-    pattern p = {.graph = graph, .mask = SF_NO_VALUE, .scale = 1};
+    pattern p = {.graph = graph, .diag = &rewrite.to->diag, .scale = 1};
     if (matches(&p, (sf_value)i))
       rewrite.map[i] = make(&rewrite, &p, &graph->nodes[i]);
     else

@@ -646,6 +646,67 @@ def attention_mask(m, op):
     return m.out(m.op("Softmax", m.op("Add", scores, masked), axis=-1))
 
 
+def masked_attention(m, mask):
+    """Attention of 3 heads over a symbolic sequence; mask(scores, [length as a list]) gives the scores of what a query may see."""
+    x = [m.random(2, SYMBOL, 12, symbolic=(1,)) for _ in range(3)]
+    q, k, v = (m.op("Transpose", m.op("Reshape", y, m.ints(0, 0, 3, 4)), perm=[0, 2, 3, 1] if i == 1 else [0, 2, 1, 3]) for i, y in enumerate(x))
+    length = m.op("Unsqueeze", m.op("Gather", m.op("Shape", x[0]), m.known(np.array(1, I64)), axis=0), m.ints(0))
+    scores = mask(m.op("Div", m.op("MatMul", q, k), m.known(np.array(2, F32))), length)
+    y = m.op("Transpose", m.op("MatMul", m.op("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+    return m.out(m.op("Reshape", y, m.ints(0, 0, 12)))
+
+
+def hidden(m):
+    return m.known(np.array(m.rng.choice([-np.inf, np.finfo(F32).min]), F32))
+
+
+@case("Where")
+def causal_choice(m, op):
+    """GPT-2's: a table of what may be seen, cut to the sequence, chooses between scores and a number; or of what may not."""
+    seen = bool(m.rng.integers(2))
+    table = m.known(np.tril(np.ones((1, 1, 8, 8), bool)) == seen)
+    def mask(scores, length):
+        own = m.op("Slice", table, m.ints(0, 0), m.op("Concat", length, length, axis=0), m.ints(2, 3))
+        return m.op(op, own, scores, hidden(m)) if seen else m.op(op, own, hidden(m), scores)
+    return masked_attention(m, mask)
+
+
+@case("Trilu", since=14)
+def causal_sum(m, op):
+    """Llama's: a square of a large number below zero, above the diagonal, is added. The diagonal itself may be meant too, or one more."""
+    above = int(m.rng.choice([1, 1, 1, 2]))
+    def mask(scores, length):
+        large = numpy_helper.from_array(np.array([np.finfo(F32).min], F32))
+        square = m.op("ConstantOfShape", m.op("Concat", length, length, axis=0), value=large)
+        return m.op("Add", scores, m.op("Unsqueeze", m.op(op, square, m.known(np.array(above, I64)), upper=1), m.ints(0, 1)))
+    return masked_attention(m, mask)
+
+
+@case("Range")
+def causal_places(m, op):
+    """Places compared with places: of a column with those of its row."""
+    def mask(scores, length):
+        number = m.op("Squeeze", length, m.ints(0))
+        places = m.op(op, m.known(np.array(0, I64)), number, m.known(np.array(1, I64)))
+        column = m.op("Reshape", places, m.ints(-1, 1)) if m.rng.integers(2) else m.op("Unsqueeze", places, m.ints(1))
+        behind = m.op("Cast", m.op("Greater", places, column), to=TensorProto.FLOAT)
+        return m.op("Add", scores, m.op("Mul", behind, m.known(np.array(np.finfo(F32).min, F32))))
+    return masked_attention(m, mask)
+
+
+@case("Add")
+def causal_and_padded(m, op):
+    """Two masks: a table, and what the host says of each sequence."""
+    padding = m.input(m.rng.integers(0, 2, (2, SYMBOL)).astype(I64), symbolic=(1,))
+    table = m.known(np.triu(np.full((8, 8), m.rng.choice([-np.inf, np.finfo(F32).min]), F32), 1))
+    def mask(scores, length):
+        gone = m.op("Sub", m.known(np.array(1, F32)), m.op("Cast", m.op("Unsqueeze", padding, m.ints(1, 2)), to=TensorProto.FLOAT))
+        padded = m.op("Mul", gone, m.known(np.array(np.finfo(F32).min, F32)))
+        own = m.op("Slice", table, m.ints(0, 0), m.op("Concat", length, length, axis=0), m.ints(0, 1))
+        return m.op(op, m.op(op, scores, own), padded)
+    return masked_attention(m, mask)
+
+
 @case("Slice")
 def positions(m, op):
     """Rows of a table, as many as the sequence has."""
