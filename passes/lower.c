@@ -64,11 +64,13 @@ static void mark_live(sfi_lowering *l) {
   const sf_graph *graph = l->graph;
   for (size_t i = 0; i < graph->n_outputs; i++) {
     l->values[graph->outputs[i].value].live = true;
+    l->values[graph->outputs[i].value].result = true;
     l->values[graph->outputs[i].value].uses++;
   }
   for (size_t v = graph->n_nodes; v-- > 0;) {
     const sfi_node *node = &graph->nodes[v];
     if (!l->values[v].live) continue;
+    if (node->op == SF_OP_RESHAPE && l->values[v].result) l->values[node->inputs[0]].result = true;
     for (int32_t i = 0; i < node->n_inputs; i++) {
       l->values[node->inputs[i]].live = true;
       l->values[node->inputs[i]].uses++;

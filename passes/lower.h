@@ -23,6 +23,7 @@ typedef struct sfi_located {
   int32_t uses;    /* by live nodes and outputs */
   int32_t maps;    /* of them, by elementwise operations, which may end in one kernel */
   bool live;
+  bool result; /* an output of the graph, in whatever shape */
   sfi_view row;
   int64_t channel;   /* elements from channel to channel of an image [n, c, h, w] in `row` that leaves gaps between them; 0: none */
   sfi_grouping walk; /* how the kernel that wrote `row` walks over it; a consumer that walks alike can be fused */

@@ -7,6 +7,13 @@ static int32_t axis_of(const sfi_node *node, int32_t rank) {
   return (int32_t)(axis < 0 ? axis + rank : axis);
 }
 
+/* A run's results are rows: the copy from panels may as well come before softmax or norm where a row is long enough to be read along, as
+ * rows make more tiles. */
+static bool is_long(const sfi_lowering *l, sfi_poly line) {
+  enum { VECTORS = 16 };
+  return sfi_is_const(line) && line.c[0] >= (int64_t)VECTORS * l->plan->target->lanes;
+}
+
 /* SOFTMAX or NORMALIZE of input 0 along its dimensions [axis, end): the space, operands 0 and 1, `pre`, and where the output is. */
 static void along_axis(sfi_lowering *l, sf_value v, int32_t axis, int32_t end, sfi_kernel *kernel, sfi_grouping *grouping,
                        bool *panels) {
@@ -15,7 +22,7 @@ static void along_axis(sfi_lowering *l, sf_value v, int32_t axis, int32_t end, s
   const sfi_shape *shape = &from->shape;
   kernel->n_operands = 2;
   sfi_low_load(&kernel->pre, 1);
-  *panels = sfi_low_in_panels_only(from) && axis == shape->rank - 1;
+  *panels = sfi_low_in_panels_only(from) && axis == shape->rank - 1 && !(to->result && is_long(l, shape->dims[axis]));
   if (*panels) {
     sfi_low_panel_space(l, kernel, shape);
     kernel->operand[0] = sfi_low_set_panel(l, v);

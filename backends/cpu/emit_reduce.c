@@ -24,18 +24,23 @@ double sfi_normalize_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t sym
 
 /* ---- one line ------------------------------------------------------------------------------------------------------ */
 
-typedef enum line_op { LINE_SUM, LINE_MAX, LINE_SUM_EXP } line_op;
+typedef enum line_op { LINE_SUM, LINE_MAX, LINE_TOP, LINE_SUM_EXP } line_op;
 
-/* A pass over the line at a point: f(pre) summed or its maximum taken. */
+/* A pass over the line at a point: f(pre) summed or its maximum taken. A TOP is a maximum that may overlook a NaN. */
 typedef struct line {
   line_op op;
   LLVMValueRef minus; /* SUM_EXP: subtracted first; vector or scalar as the point */
   bool along;         /* lanes run along the line */
 } line;
 
-static LLVMValueRef largest(sfi_emission *e, LLVMValueRef a, LLVMValueRef b) {
+static LLVMValueRef largest(sfi_emission *e, line_op op, LLVMValueRef a, LLVMValueRef b) {
   LLVMTypeRef type = LLVMTypeOf(a);
+  if (op == LINE_TOP) return LLVMBuildSelect(e->builder, LLVMBuildFCmp(e->builder, LLVMRealOGT, a, b, ""), a, b, "");
   return sfi_intrinsic(e, "llvm.maximum", &type, 1, (LLVMValueRef[]){a, b}, 2);
+}
+
+static LLVMValueRef like(sfi_emission *e, const sfi_point *point, double v) {
+  return point->vector ? sfi_vconst(e, v) : sfi_f32(e, v);
 }
 
 static void line_step(sfi_emission *e, const sfi_point *point, LLVMValueRef *carried, void *user) {
@@ -43,11 +48,11 @@ static void line_step(sfi_emission *e, const sfi_point *point, LLVMValueRef *car
   LLVMValueRef v = sfi_expr_value(e, &e->kernel->pre, point, NULL), next;
   if (l->minus) v = LLVMBuildFSub(e->builder, v, l->minus, "");
   if (l->op == LINE_SUM_EXP) {
-    v = sfi_exp(e, v);
+    v = sfi_exp2(e, LLVMBuildFMul(e->builder, v, like(e, point, 1.44269504088896341), ""));
     sfi_point_store(e, point, v); /* kept for the last pass */
   }
-  if (l->op == LINE_MAX) {
-    next = largest(e, carried[0], v);
+  if (l->op == LINE_MAX || l->op == LINE_TOP) {
+    next = largest(e, l->op, carried[0], v);
   } else {
     v = LLVMBuildFPExt(e->builder, v, LLVMTypeOf(carried[0]), "");
     next = LLVMBuildFAdd(e->builder, carried[0], v, "");
@@ -67,14 +72,18 @@ static LLVMValueRef sum_of_lanes(sfi_emission *e, LLVMValueRef v) {
  * thousands of like terms would drift in fp32, and the conversions hide behind the latency of the addition. */
 static LLVMValueRef line_value(sfi_emission *e, const sfi_point *point, int32_t first, int32_t dims, const sfi_extent *extent,
                                line l) {
-  bool vector = l.along || point->vector;
+  bool vector = l.along || point->vector, sum = l.op == LINE_SUM || l.op == LINE_SUM_EXP;
   LLVMTypeRef f64 = LLVMDoubleTypeInContext(e->context), wide = vector ? LLVMVectorType(f64, (unsigned)e->lanes) : f64;
   LLVMValueRef none = vector ? sfi_vconst(e, -__builtin_inf()) : sfi_f32(e, -__builtin_inf());
-  LLVMValueRef carried = l.op == LINE_MAX ? none : LLVMConstNull(wide);
+  LLVMValueRef carried = sum ? LLVMConstNull(wide) : none;
   if (l.along && l.minus) l.minus = sfi_splat(e, l.minus);
   sfi_inner_walk(e, point, first, dims, extent, l.along, &carried, 1, line_step, &l);
   LLVMTypeRef type = LLVMTypeOf(carried);
-  if (l.op == LINE_MAX) return l.along ? sfi_intrinsic(e, "llvm.vector.reduce.fmaximum", &type, 1, &carried, 1) : carried;
+  if (!sum) {
+    if (!l.along) return carried;
+    const char *reduction = l.op == LINE_TOP ? "llvm.vector.reduce.fmax" : "llvm.vector.reduce.fmaximum";
+    return sfi_intrinsic(e, reduction, &type, 1, &carried, 1);
+  }
   if (l.along) carried = sum_of_lanes(e, carried);
   return LLVMBuildFPTrunc(e->builder, carried, point->vector && !l.along ? e->vec : e->f32, "");
 }
@@ -135,15 +144,12 @@ static bool axis_along(const sfi_kernel *k) {
   return k->axis == k->rank - 1;
 }
 
-static LLVMValueRef like(sfi_emission *e, const sfi_point *point, double v) {
-  return point->vector ? sfi_vconst(e, v) : sfi_f32(e, v);
-}
-
+/* A NaN of the line reaches all results by the sum, so that the maximum need not find it. */
 static void softmax_body(sfi_emission *e, const sfi_point *point) {
   const sfi_kernel *k = e->kernel;
   const sfi_extent *extent = &k->extent[k->axis];
   bool along = axis_along(k);
-  LLVMValueRef max = line_value(e, point, k->axis, 1, extent, (line){.op = LINE_MAX, .along = along});
+  LLVMValueRef max = line_value(e, point, k->axis, 1, extent, (line){.op = LINE_TOP, .along = along});
   LLVMValueRef sum = line_value(e, point, k->axis, 1, extent, (line){.op = LINE_SUM_EXP, .minus = max, .along = along});
   finish f = {.times = LLVMBuildFDiv(e->builder, like(e, point, 1), sum, ""), .reload = true};
   if (along) f.times = sfi_splat(e, f.times);

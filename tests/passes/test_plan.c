@@ -76,7 +76,8 @@ static void last_tiled(sfi_kernel *k) {
   k->tile_dims = k->rank;
 }
 static void axis_tiled(sfi_kernel *k) {
-  k->tile_dims = k->axis + 1;
+  k->axis = 0;
+  k->tile_dims = 1;
 }
 static void other_columns(sfi_kernel *k) {
   k->ragged.columns = sfi_const(3);
