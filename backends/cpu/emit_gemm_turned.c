@@ -6,14 +6,15 @@
  * The sums of a block are put down, column by column, in memory of the kernel's own, which stays in L1. From there they are turned back by
  * squares of lanes x lanes and go through the epilogue with full vectors of columns, whatever the pieces were.
  *
- * While a panel of W meets the pieces, the next one is prefetched: in a network W comes from memory.
+ * K goes by blocks of up to 512. While such a block of a panel of W meets the pieces, the next one is prefetched: in a network W comes from
+ * memory.
  *
  * Zeros of W are multiplied too: a panel that shows a NaN is computed once more without them, as in emit_gemm.c.
  *
  * Packed W: [positions of X rows] [panel of two vectors of rows][k][row], rows past the last are zeros. */
 #include "emitters.h"
 
-enum { VECTORS = 2, BLOCK = 64, LINE = 64 };
+enum { VECTORS = 2, BLOCK = 64, DEPTH = 512, LINE = 64 };
 
 /* A block's columns in pieces, of which the first `large` have `across` columns, the others one less. */
 typedef struct cut {
@@ -27,6 +28,12 @@ static int64_t panel_rows(const sfi_target *target) {
 /* Columns of a piece at most: what the registers hold beside the vectors of W and a broadcast. */
 static int64_t piece_most(const sfi_target *target) {
   return (target->registers - VECTORS - 2) / VECTORS;
+}
+
+/* Rows of X in a block of K: as many as L2 keeps beside W, however deep the product is. */
+static int64_t k_block(const sfi_kernel *k) {
+  const int64_t depth = sfi_max(1, k->contract.depth.c[0]);
+  return sfi_ceil_div(depth, sfi_ceil_div(depth, DEPTH));
 }
 
 static cut cut_block(int64_t columns, const sfi_target *target) {
@@ -101,23 +108,33 @@ typedef struct block {
   LLVMValueRef pieces, across, large; /* as in cut */
   LLVMValueRef x;                     /* address of X at the first column and position 0 */
   LLVMValueRef sums;                  /* [column][row of the panel] */
-  LLVMValueRef w, next;               /* the panel, and the one behind it */
-  LLVMValueRef ahead_k, ahead_piece;  /* bytes of `next` that are prefetched in a k and in a piece */
+  LLVMValueRef w;                     /* the panel */
+  LLVMValueRef k, k_end;              /* of a block of K */
+  LLVMValueRef ahead_k;               /* bytes of W that are prefetched in a k */
 } block;
 
 static LLVMValueRef ceil_div(sfi_emission *e, LLVMValueRef a, LLVMValueRef b) {
   return LLVMBuildUDiv(e->builder, sfi_addi(e, a, sfi_addi(e, b, sfi_i64(e, -1))), b, "");
 }
 
-/* `size` columns from the one at `begin` on: their sums over all k. ahead: what to prefetch at k 0, NULL: nothing. exact: zeros of W are
- * skipped. */
-static void piece_code(sfi_emission *e, const block *b, LLVMValueRef begin, int32_t size, LLVMValueRef ahead, bool exact) {
+/* `size` columns from the one at `begin` on: their sums over k in [b->k, b->k_end), added to those that are there where `more` holds (NULL: it
+ * does not). ahead: what to prefetch at k 0, NULL: nothing. exact: zeros of W are skipped. */
+static void piece_code(sfi_emission *e, const block *b, LLVMValueRef begin, int32_t size, LLVMValueRef more, LLVMValueRef ahead,
+                       bool exact) {
   const int64_t rows = panel_rows(e->target);
   const int32_t count = size * VECTORS;
-  LLVMValueRef sum[SFI_CARRIED_MAX], x = sfi_at(e, e->f32, b->x, begin);
+  LLVMValueRef sum[SFI_CARRIED_MAX], before[SFI_CARRIED_MAX], x = sfi_at(e, e->f32, b->x, begin);
+  LLVMValueRef to = sfi_at(e, e->f32, b->sums, sfi_muli(e, begin, sfi_i64(e, rows)));
   for (int32_t i = 0; i < count; i++) sum[i] = LLVMConstNull(e->vec);
+  if (more) {
+    sfi_if resumed;
+    sfi_if_begin(e, &resumed, more);
+    for (int32_t i = 0; i < count; i++)
+      before[i] = sfi_load_vector(e, sfi_at(e, e->f32, to, sfi_i64(e, (int64_t)i * e->lanes)), NULL);
+    sfi_if_end(e, &resumed, before, sum, sum, (unsigned)count);
+  }
   sfi_loop loop;
-  sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_poly_value(e, e->kernel->contract.depth), sfi_i64(e, 1), sum, (unsigned)count);
+  sfi_loop_begin(e, &loop, b->k, b->k_end, sfi_i64(e, 1), sum, (unsigned)count);
   LLVMValueRef x_row = sfi_x_row(e, x, loop.index), w_row = sfi_at(e, e->f32, b->w, sfi_muli(e, loop.index, sfi_i64(e, rows)));
   LLVMValueRef w[VECTORS], present[VECTORS];
   for (int32_t v = 0; v < VECTORS; v++) {
@@ -125,39 +142,45 @@ static void piece_code(sfi_emission *e, const block *b, LLVMValueRef begin, int3
     present[v] = exact ? LLVMBuildFCmp(e->builder, LLVMRealUNE, w[v], LLVMConstNull(e->vec), "") : NULL;
   }
   for (int64_t line = 0; ahead && line < rows * 4; line += LINE)
-    sfi_prefetch(e, sfi_at(e, e->i8, ahead, sfi_muli(e, loop.index, b->ahead_k)), line);
+    sfi_prefetch(e, sfi_at(e, e->i8, ahead, sfi_muli(e, LLVMBuildNSWSub(e->builder, loop.index, b->k, ""), b->ahead_k)), line);
   for (int32_t i = 0; i < size; i++) {
     LLVMValueRef value = sfi_splat(e, sfi_load_scalar(e, e->f32, x_row, sfi_i64(e, i)));
     for (int32_t v = 0; v < VECTORS; v++) {
-      LLVMValueRef before = loop.carried[i * VECTORS + v], after = sfi_fma(e, w[v], value, before);
-      sum[i * VECTORS + v] = exact ? LLVMBuildSelect(e->builder, present[v], after, before, "") : after;
+      LLVMValueRef old = loop.carried[i * VECTORS + v], next = sfi_fma(e, w[v], value, old);
+      sum[i * VECTORS + v] = exact ? LLVMBuildSelect(e->builder, present[v], next, old, "") : next;
     }
   }
   sfi_loop_end(e, &loop, sum);
-  LLVMValueRef to = sfi_at(e, e->f32, b->sums, sfi_muli(e, begin, sfi_i64(e, rows)));
   for (int32_t i = 0; i < count; i++)
     sfi_store_vector(e, loop.carried[i], sfi_at(e, e->f32, to, sfi_i64(e, (int64_t)i * e->lanes)), NULL);
 }
 
-/* All pieces of the block. */
-static void pieces_code(sfi_emission *e, const block *b) {
+/* All pieces of the block, k block by k block. */
+static void pieces_code(sfi_emission *e, block *b) {
   const uint32_t sizes = piece_sizes(e->kernel, e->target);
-  sfi_loop piece;
+  const int64_t depth = e->kernel->contract.depth.c[0], step = k_block(e->kernel), bytes = panel_rows(e->target) * 4;
+  sfi_loop k, piece;
+  sfi_loop_begin(e, &k, sfi_i64(e, 0), sfi_i64(e, sfi_max(1, depth)), sfi_i64(e, step), NULL, 0); /* no k: sums of 0 */
+  b->k = k.index;
+  b->k_end = sfi_mini(e, sfi_addi(e, k.index, sfi_i64(e, step)), sfi_i64(e, depth));
+  LLVMValueRef more = step < depth ? LLVMBuildICmp(e->builder, LLVMIntNE, k.index, sfi_i64(e, 0), "") : NULL;
+  LLVMValueRef next = sfi_at(e, e->i8, b->w, sfi_muli(e, b->k_end, sfi_i64(e, bytes)));
   sfi_loop_begin(e, &piece, sfi_i64(e, 0), b->pieces, sfi_i64(e, 1), NULL, 0);
   LLVMValueRef small = LLVMBuildICmp(e->builder, LLVMIntSGE, piece.index, b->large, "");
   LLVMValueRef size = LLVMBuildNSWSub(e->builder, b->across, LLVMBuildZExt(e->builder, small, e->i64, ""), "");
   LLVMValueRef less = LLVMBuildNSWSub(e->builder, piece.index, sfi_mini(e, piece.index, b->large), "");
   LLVMValueRef begin = LLVMBuildNSWSub(e->builder, sfi_muli(e, piece.index, b->across), less, "");
-  LLVMValueRef ahead = sfi_at(e, e->i8, b->next, sfi_muli(e, piece.index, b->ahead_piece));
+  LLVMValueRef ahead = sfi_at(e, e->i8, next, sfi_muli(e, piece.index, sfi_muli(e, b->ahead_k, sfi_i64(e, step))));
   for (int32_t s = 1; sizes >> s; s++) {
     if (!(sizes >> s & 1)) continue;
     sfi_if branch;
     const bool only = sizes == UINT32_C(1) << s;
     if (!only) sfi_if_begin(e, &branch, LLVMBuildICmp(e->builder, LLVMIntEQ, size, sfi_i64(e, s), ""));
-    piece_code(e, b, begin, s, ahead, false);
+    piece_code(e, b, begin, s, more, ahead, false);
     if (!only) sfi_if_end(e, &branch, NULL, NULL, NULL, 0);
   }
   sfi_loop_end(e, &piece, NULL);
+  sfi_loop_end(e, &k, NULL);
 }
 
 /* Is any lane of a square NaN? i1. Two vectors a compare. */
@@ -180,6 +203,9 @@ static void load_square(sfi_emission *e, LLVMValueRef from, LLVMValueRef *square
 /* The sums, turned back, into rows [row, end) of the output, vector by vector of columns. */
 static void store_code(sfi_emission *e, const block *b, LLVMValueRef row, LLVMValueRef end) {
   LLVMValueRef lanes = sfi_i64(e, e->lanes), one = sfi_i64(e, 1);
+  block all = *b;
+  all.k = sfi_i64(e, 0);
+  all.k_end = sfi_poly_value(e, e->kernel->contract.depth);
   sfi_loop column, part, again;
   sfi_loop_begin(e, &column, sfi_i64(e, 0), b->columns, lanes, NULL, 0);
   const sfi_point point = {.rank = 3,
@@ -196,7 +222,7 @@ static void store_code(sfi_emission *e, const block *b, LLVMValueRef row, LLVMVa
   sfi_if_begin(e, &suspect, any_nan(e, square));
   LLVMValueRef behind = sfi_mini(e, sfi_addi(e, column.index, lanes), b->columns);
   sfi_loop_begin(e, &again, column.index, behind, one, NULL, 0);
-  piece_code(e, b, again.index, 1, NULL, true);
+  piece_code(e, &all, again.index, 1, NULL, NULL, true);
   sfi_loop_end(e, &again, NULL);
   load_square(e, from, exact);
   sfi_if_end(e, &suspect, exact, square, square, (unsigned)e->lanes);
@@ -226,14 +252,13 @@ static void block_code(sfi_emission *e, block *b, LLVMValueRef row_begin, LLVMVa
   sfi_loop_begin(e, &panel, row_begin, row_end, sfi_i64(e, rows), NULL, 0);
   LLVMValueRef first = sfi_addi(e, sfi_muli(e, panel.index, sfi_i64(e, depth)), sfi_i64(e, sfi_position_bytes(e->kernel) / 4));
   b->w = sfi_at(e, e->f32, e->base[2], first);
-  b->next = sfi_at(e, e->f32, b->w, sfi_i64(e, rows * depth));
   pieces_code(e, b);
   store_code(e, b, panel.index, sfi_mini(e, sfi_addi(e, panel.index, sfi_i64(e, rows)), row_end));
   sfi_loop_end(e, &panel, NULL);
 }
 
 sf_status sfi_gemm_turned_emit(sfi_emission *e, const sfi_kernel *k, const sfi_plan *plan) {
-  const int64_t rows = panel_rows(plan->target), depth = k->contract.depth.c[0];
+  const int64_t rows = panel_rows(plan->target);
   const int64_t row_blocks = sfi_ceil_div(k->contract.rows, k->tile.row_block);
   const bool panels = k->ragged.width != 0;
   if (row_blocks == 0) return SF_OK;
@@ -255,7 +280,6 @@ sf_status sfi_gemm_turned_emit(sfi_emission *e, const sfi_kernel *k, const sfi_p
   b.across = ceil_div(e, b.columns, b.pieces);
   b.large = LLVMBuildNSWSub(builder, b.columns, sfi_muli(e, b.pieces, sfi_addi(e, b.across, sfi_i64(e, -1))), "");
   b.ahead_k = ceil_div(e, sfi_i64(e, rows * 4), b.pieces);
-  b.ahead_piece = sfi_muli(e, b.ahead_k, sfi_i64(e, depth));
   LLVMValueRef index =
       sfi_addi(e, sfi_poly_value(e, k->operand[1].offset), sfi_muli(e, b.t, sfi_poly_value(e, k->operand[1].stride[0])));
   b.x = sfi_at(e, e->f32, e->base[1], sfi_addi(e, index, b.first));

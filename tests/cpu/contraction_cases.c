@@ -29,7 +29,7 @@ static const problem problems[] = {
     {.layout = PANEL, .m = 21, .k = 300, .t = 1, .j = 131}, /* several blocks of K */
     {.layout = PANEL, .m = 150, .k = 41, .t = 1, .j = 20},  /* several blocks of rows */
     {.layout = PANEL, .m = 271, .k = 96, .t = 1, .j = 17},  /* several blocks of rows */
-    {.layout = PANEL, .m = 12, .k = 500, .t = 1, .j = 78},
+    {.layout = PANEL, .m = 12, .k = 600, .t = 1, .j = 78},
     {.layout = MATRIX, .m = 13, .k = 29, .t = 2, .j = 83},
     {.layout = MATRIX, .m = 24, .k = 64, .t = 1, .j = 64},
     {.layout = MATRIX, .m = 5, .k = 7, .t = 3, .j = 3},
