@@ -24,6 +24,12 @@ static double code_bytes(const sfi_kernel *k) {
   return (double)k->contract.facts->nonzeros * (k->tile.vectors == 1 ? 11 : 8 + 8 * k->tile.vectors);
 }
 
+/* Has L2 lost the code from one run of the program to the next? It has not where the program is little else than this kernel. */
+static bool is_cold(const sfi_kernel *k, const sfi_plan *plan) {
+  const double others = plan->weight_bytes - (double)k->contract.facts->nonzeros * 6;
+  return others + code_bytes(k) > (double)plan->target->l2_bytes / 2;
+}
+
 /* May X not be read behind the last column? */
 static bool is_masked(const sfi_kernel *k, const sfi_target *target) {
   int64_t flat = sfi_flat_columns(k);
@@ -75,7 +81,8 @@ double sfi_baked_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol)
   double tiles = column_tiles(k, plan->target, symbol), visits = rows * (double)(2 * sfi_baked_blocks(k, plan->target) - 1);
   double again = sfi_min(sfi_max(1, (int64_t)tiles), columns_at_once(k, plan->target));
   double cycles = nonzeros * (0.1 + 0.415 * v) * sfi_slots_a_load(k) + visits * 0.8 * v + code_bytes(k) / 64 / again;
-  return sfi_cycles_us(plan->target, tiles * cycles) + code_bytes(k) / (plan->target->l3_gbps / 8 * 1e3);
+  double fetch = is_cold(k, plan) ? code_bytes(k) / (plan->target->l3_gbps / 8 * 1e3) : 0;
+  return sfi_cycles_us(plan->target, tiles * cycles) + fetch;
 }
 
 /* ---- code ---------------------------------------------------------------------------------------------------------- */
