@@ -38,6 +38,7 @@ typedef struct sfi_facts {
   int64_t nonfinite;                    /* NaN and Inf: what they meet in padding matters */
   int64_t dead_rows, dead_columns;      /* wholly zero */
   int64_t row_min, row_median, row_max; /* nonzeros a row */
+  int64_t column_least;                 /* nonzeros of a column that has any; 0: none has */
   int64_t panel_columns[SFI_PANELS]; /* columns that panels of 4 and of 8 rows touch, over all panels; rows as sfi_order_rows puts
                                            them */
   sfi_nm along_columns;              /* groups of consecutive columns in a row; best density */

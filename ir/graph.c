@@ -43,7 +43,10 @@ void sf_graph_release(sf_graph *graph) {
   if (!graph) return;
   sf_context *context = graph->context;
   const sf_allocator *a = &context->allocator;
-  for (sfi_source *s = graph->joined; s; s = s->next) sfi_source_deinit(s);
+  for (sfi_source *s = graph->made, *next; s; s = next) {
+    next = s->next;
+    sfi_source_destroy(s);
+  }
   if (graph->mapping) sfi_mapping_release(graph->mapping);
   sfi_free(a, graph->nodes, graph->nodes_capacity * sizeof *graph->nodes);
   sfi_free(a, graph->inputs, graph->inputs_capacity * sizeof *graph->inputs);
@@ -142,15 +145,21 @@ static bool own_data(sf_graph *graph, sfi_node *node, const void *data, bool bor
   return node->data != NULL;
 }
 
-sfi_source *sfi_graph_join(sf_graph *graph, sfi_source *const *parts, int32_t n_parts, size_t turns) {
-  sfi_source *source = sfi_arena_alloc(&graph->arena, sizeof *source);
-  sfi_source **own = sfi_arena_copy(&graph->arena, parts, (size_t)n_parts * sizeof *parts);
-  if (!source || !own || !sfi_source_join(source, &graph->context->allocator, own, n_parts, turns)) {
+sfi_source *sfi_graph_own(sf_graph *graph, sfi_source *made) {
+  if (!made) {
     failed_memory(graph);
     return NULL;
   }
-  source->next = graph->joined;
-  return graph->joined = source;
+  made->next = graph->made;
+  return graph->made = made;
+}
+
+void sfi_graph_take_made(sf_graph *graph, sf_graph *from) {
+  for (sfi_source *s = from->made, *next; s; s = next) {
+    next = s->next;
+    sfi_graph_own(graph, s);
+  }
+  from->made = NULL;
 }
 
 static sf_value add_leaf(sf_graph *graph, sf_op op, const char *name, sf_dtype dtype, const sfi_shape *shape, const void *data,

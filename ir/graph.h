@@ -78,7 +78,7 @@ struct sf_graph {
   const char *symbol;          /* name of the symbolic dimension; "batch" by default */
   const char *weights_file;    /* as written in the text; NULL: none */
   struct sfi_mapping *mapping; /* the weight file, kept while the graph lives; NULL: none */
-  sfi_source *joined;          /* made for this graph, linked by `next` */
+  sfi_source *made;            /* sources made for this graph, linked by `next` */
   sfi_node *nodes;
   size_t n_nodes, nodes_capacity;
   sf_value *inputs; /* the INPUT nodes, in order */
@@ -157,8 +157,11 @@ static inline void sfi_node_close(const sfi_node *node) {
  * unless `borrow`. Runs the checks of verify on the new node. SF_NO_VALUE on error (kept in graph->diag). */
 sf_value sfi_graph_add_leaf(sf_graph *graph, sf_op op, const char *name, sf_dtype dtype, const sfi_shape *shape, const void *data,
                             bool borrow, const sfi_place *place);
-/* Sources that become one of the graph's own. NULL: out of memory, in the graph's diag. */
-sfi_source *sfi_graph_join(sf_graph *graph, sfi_source *const *parts, int32_t n_parts, size_t turns);
+/* Takes a source that was made, by sfi_source_join or sfi_source_select, as the graph's own, and returns it. NULL, which may be given:
+ * out of memory, in the graph's diag. */
+sfi_source *sfi_graph_own(sf_graph *graph, sfi_source *made);
+/* All of them from another graph. */
+void sfi_graph_take_made(sf_graph *graph, sf_graph *from);
 /* A WEIGHT whose elements `source` reads; it is the graph's own or outlives it. */
 sf_value sfi_graph_add_source(sf_graph *graph, const char *name, sf_dtype dtype, const sfi_shape *shape, sfi_source *source,
                               const sfi_place *place);

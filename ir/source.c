@@ -1,4 +1,4 @@
-/* Reads static bytes from their file, whole or in pieces, and puts them together from parts. */
+/* Reads static bytes from their file, whole or in pieces, and makes them from others: parts put together, or what stays of one. */
 #include "source.h"
 
 #include "input_file.h"
@@ -11,15 +11,81 @@ bool sfi_source_init(sfi_source *source, const sf_allocator *allocator, const ch
   return pthread_mutex_init(&source->lock, NULL) == 0;
 }
 
-bool sfi_source_join(sfi_source *source, const sf_allocator *allocator, sfi_source *const *parts, int32_t n_parts, size_t turns) {
-  *source = (sfi_source){.allocator = allocator, .parts = parts, .n_parts = n_parts, .turns = turns};
+static sfi_source *made_of(const sf_allocator *allocator, sfi_source *const *parts, int32_t n_parts) {
+  sfi_source *source = sfi_calloc(allocator, 1, sizeof *source);
+  if (!source) return NULL;
+  source->allocator = source->arena.allocator = allocator;
+  source->parts = sfi_arena_copy(&source->arena, parts, (size_t)n_parts * sizeof *parts);
+  source->n_parts = n_parts;
+  if (source->parts && pthread_mutex_init(&source->lock, NULL) == 0) return source;
+  sfi_arena_deinit(&source->arena);
+  sfi_free(allocator, source, sizeof *source);
+  return NULL;
+}
+
+sfi_source *sfi_source_join(const sf_allocator *allocator, sfi_source *const *parts, int32_t n_parts, size_t turns) {
+  sfi_source *source = made_of(allocator, parts, n_parts);
+  if (!source) return NULL;
+  source->turns = turns;
   for (int32_t i = 0; i < n_parts; i++) source->bytes += parts[i]->bytes;
-  return pthread_mutex_init(&source->lock, NULL) == 0;
+  return source;
+}
+
+sfi_source *sfi_source_select(const sf_allocator *allocator, sfi_source *whole, const sfi_selection *selection) {
+  sfi_source *source = made_of(allocator, &whole, 1);
+  if (!source) return NULL;
+  sfi_selection *own = &source->selection;
+  *own = *selection;
+  source->bytes = sizeof(float);
+  for (int32_t d = 0; d < own->rank; d++) {
+    source->bytes *= (size_t)own->count[d];
+    if (!own->index[d]) continue;
+    own->index[d] = sfi_arena_copy(&source->arena, own->index[d], (size_t)own->count[d] * sizeof *own->index[d]);
+    if (own->index[d]) continue;
+    sfi_source_destroy(source);
+    return NULL;
+  }
+  return source;
 }
 
 void sfi_source_deinit(sfi_source *source) {
   sfi_free(source->allocator, source->data, source->bytes);
   pthread_mutex_destroy(&source->lock);
+}
+
+void sfi_source_destroy(sfi_source *source) {
+  const sf_allocator *allocator = source->allocator;
+  sfi_source_deinit(source);
+  sfi_arena_deinit(&source->arena);
+  sfi_free(allocator, source, sizeof *source);
+}
+
+/* Of dimensions d and after, `last` being the last that loses something; returns behind the last element written. */
+static float *select_from(const sfi_selection *s, int32_t last, int32_t d, const float *from, float *to) {
+  int64_t step = 1;
+  for (int32_t e = d + 1; e < s->rank; e++) step *= s->extent[e];
+  for (int64_t i = 0, n; i < s->count[d]; i += n) {
+    const int64_t at = s->index[d] ? s->index[d][i] : i;
+    n = 1;
+    if (d < last) {
+      to = select_from(s, last, d + 1, from + at * step, to);
+      continue;
+    }
+    while (i + n < s->count[d] && (!s->index[d] || s->index[d][i + n] == at + n)) n++;
+    memcpy(to, from + at * step, (size_t)(n * step) * sizeof *to);
+    to += n * step;
+  }
+  return to;
+}
+
+void sfi_select(const sfi_selection *selection, const float *from, float *to) {
+  int32_t last = 0;
+  for (int32_t d = 0; d < selection->rank; d++)
+    if (selection->index[d]) last = d;
+  if (selection->rank == 0)
+    *to = *from;
+  else
+    select_from(selection, last, 0, from, to);
 }
 
 /* All bytes to `to`, or, where that is NULL, piece after piece to `piece`. */
@@ -44,8 +110,17 @@ static bool read_pieces(sfi_source *source, uint8_t *to, uint8_t *piece, bool di
   return true;
 }
 
+static bool read_selection(const sfi_source *source, void *to, sfi_diag *diag) {
+  const float *from = sfi_source_open(source->parts[0], diag);
+  if (!from) return false;
+  sfi_select(&source->selection, from, to);
+  sfi_source_close(source->parts[0]);
+  return true;
+}
+
 /* One part after the other is in memory. */
 static bool read_parts(const sfi_source *source, uint8_t *to, sfi_diag *diag) {
+  if (!source->turns) return read_selection(source, to, diag);
   size_t before = 0; /* of a piece, what the parts before take */
   for (int32_t i = 0; i < source->n_parts; i++) {
     const size_t share = source->parts[i]->bytes / source->turns;
@@ -58,8 +133,18 @@ static bool read_parts(const sfi_source *source, uint8_t *to, sfi_diag *diag) {
   return true;
 }
 
+static sfi_digest selection_digest(const sfi_selection *s) {
+  sfi_digest digest = sfi_digest_of(&s->rank, sizeof s->rank);
+  for (int32_t d = 0; d < s->rank; d++) {
+    digest = sfi_digest_join(digest, sfi_digest_of(&s->extent[d], sizeof s->extent[d]));
+    digest = sfi_digest_join(digest, sfi_digest_of(s->index[d], s->index[d] ? (size_t)s->count[d] * sizeof *s->index[d] : 0));
+  }
+  return digest;
+}
+
 static bool digest_parts(sfi_source *source, sfi_diag *diag) {
-  sfi_digest digest = sfi_digest_of(&source->turns, sizeof source->turns), part;
+  sfi_digest digest = source->turns ? sfi_digest_of(&source->turns, sizeof source->turns) : selection_digest(&source->selection),
+             part;
   for (int32_t i = 0; i < source->n_parts; i++) {
     if (!sfi_source_digest(source->parts[i], diag, &part)) return false;
     digest = sfi_digest_join(digest, part);

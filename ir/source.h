@@ -1,11 +1,21 @@
-/* Static bytes that are read from their file, or put together from what is, when they are needed: a large weight takes memory only while it is packed, or as what a
- * kernel reads itself, and where the cache knows what was packed it is digested in pieces and never held. */
+/* Static bytes that are read from their file, or made from what is, when they are needed: a large weight takes memory only while it is packed,
+ * or as what a kernel reads itself, and where the cache knows what was packed it is digested in pieces and never held. */
 #ifndef SFI_SOURCE_H
 #define SFI_SOURCE_H
 
 #include "base.h"
 
 #include <pthread.h>
+
+/* The indices that stay of each dimension of a dense tensor of fp32. */
+typedef struct sfi_selection {
+  int32_t rank;
+  int64_t extent[SF_MAX_RANK];       /* of the whole */
+  int64_t count[SF_MAX_RANK];        /* of what stays */
+  const int32_t *index[SF_MAX_RANK]; /* what stays, ascending; NULL: all */
+} sfi_selection;
+/* Copies what stays. */
+void sfi_select(const sfi_selection *selection, const float *from, float *to);
 
 /* Thread-safe. The file may be unlinked or replaced meanwhile. It may not be written to: what is read after it was digested is compared
  * with its digest before anything is made from it, so that nothing is kept under the digest of other bytes; a difference is an error. */
@@ -16,10 +26,13 @@ typedef struct sfi_source {
   const char *file, *name; /* for messages */
   int fd;                  /* its owner's */
   uint64_t offset;
-  /* or parts, in turns: of each part its share of the first of `turns` pieces, then of the second. NULL: a range. */
+  /* or parts. NULL: a range. */
   struct sfi_source *const *parts;
   int32_t n_parts;
-  size_t turns;
+  size_t
+      turns; /* of each part its share of the first of `turns` pieces, then of the second; 0: there is one part, and a selection */
+  sfi_selection selection;
+  sfi_arena arena;         /* of what it is made with */
   struct sfi_source *next; /* of the same owner */
   pthread_mutex_t lock;    /* of what follows; held while it is read */
   int32_t users;
@@ -31,8 +44,11 @@ typedef struct sfi_source {
 bool sfi_source_init(sfi_source *source, const sf_allocator *allocator, const char *file, const char *name, int fd, uint64_t offset,
                      size_t bytes); /* false: out of memory */
 void sfi_source_deinit(sfi_source *source);
-/* Of parts, which outlive it; `turns` divides the bytes of each. `parts` is its owner's. */
-bool sfi_source_join(sfi_source *source, const sf_allocator *allocator, sfi_source *const *parts, int32_t n_parts, size_t turns);
+/* Made of parts, which outlive it; `turns` divides the bytes of each. NULL: out of memory. */
+sfi_source *sfi_source_join(const sf_allocator *allocator, sfi_source *const *parts, int32_t n_parts, size_t turns);
+/* What stays of `whole`, a tensor of fp32 that outlives it. */
+sfi_source *sfi_source_select(const sf_allocator *allocator, sfi_source *whole, const sfi_selection *selection);
+void sfi_source_destroy(sfi_source *source); /* of these two */
 /* The bytes, in memory until as many calls of close as of open. NULL: failed. */
 const void *sfi_source_open(sfi_source *source, sfi_diag *diag);
 void sfi_source_close(sfi_source *source);

@@ -104,6 +104,8 @@ sf_status sfi_program_build(const sf_graph *graph, sfi_pipeline *pipeline, sfi_u
   program->arena = pipeline->facts.arena; /* plans point to facts */
   pipeline->facts.arena.blocks = NULL;
   program->graph = pipeline->graphs[--pipeline->n_graphs];
+  for (int32_t i = 0; i < pipeline->n_graphs; i++)
+    sfi_graph_take_made(program->graph, pipeline->graphs[i]); /* weights wait for them */
   program->symbolic = has_symbol(program->graph);
   program->limits = sfi_symbol_limits_of(program->graph);
   program->indexed = has_indices(program->graph);

@@ -18,7 +18,7 @@ struct sfi_known_facts {
 
 /* Facts are stored as they lie in memory, their list of live rows and columns behind them; the key names the order of bytes. */
 enum { STORED = offsetof(sfi_facts, live) };
-_Static_assert(STORED == 11 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
+_Static_assert(STORED == 12 * sizeof(int64_t) + 6 * sizeof(int32_t) + sizeof(sfi_digest), "facts have no padding");
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define FACTS "facts little"
 #else

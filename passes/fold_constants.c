@@ -40,6 +40,26 @@ static void describe(const sfi_node *node, const void *data, sf_tensor *out_tens
   for (int32_t d = 0; d < node->shape.rank; d++) out_tensor->dims[d] = node->shape.dims[d].c[0];
 }
 
+/* Has the result the elements of its operand, in their order? */
+static bool only_reshapes(const sf_graph *graph, const sfi_node *node, int64_t count) {
+  if (node->op == SF_OP_RESHAPE) return true;
+  if (node->op != SF_OP_SLICE || sfi_static_count(&graph->nodes[node->inputs[0]]) != count) return false;
+  const sfi_attr_value *steps = sfi_attr_of(node, SF_ATTR_STEPS);
+  for (int32_t d = 0; d < steps->count; d++)
+    if (steps->ints[d] != 1) return false;
+  return true;
+}
+
+/* What another has, under another shape. */
+static sf_value share(sfi_rewrite *rewrite, sf_value value) {
+  const sfi_node node = rewrite->to->nodes[value];
+  sfi_node model = rewrite->to->nodes[node.inputs[0]];
+  const char *suffix = sfi_op_of(node.op)->text;
+  model.place = node.place;
+  return model.source ? sfi_rewrite_add_source(rewrite, &model, node.name, suffix, &node.shape, model.source)
+                      : sfi_rewrite_add_static(rewrite, &model, node.name, suffix, &node.shape, model.data);
+}
+
 static sf_value fold(sfi_rewrite *rewrite, sf_value value, int64_t count) {
   const sf_graph *to = rewrite->to;
   const sfi_node node = to->nodes[value];
@@ -71,8 +91,9 @@ sf_status sfi_fold_constants(sfi_pass_env *env, const sf_graph *graph, sf_graph 
   for (size_t i = 0; i < graph->n_nodes && !sfi_rewrite_failed(&rewrite); i++) {
     sf_value copy = sfi_rewrite_copy(&rewrite, (sf_value)i);
     int64_t count;
-    if (copy != SF_NO_VALUE && worth_folding(rewrite.to, &rewrite.to->nodes[copy], &count))
-      rewrite.map[i] = fold(&rewrite, copy, count);
+    if (copy == SF_NO_VALUE || !worth_folding(rewrite.to, &rewrite.to->nodes[copy], &count)) continue;
+    rewrite.map[i] =
+        only_reshapes(rewrite.to, &rewrite.to->nodes[copy], count) ? share(&rewrite, copy) : fold(&rewrite, copy, count);
   }
   return sfi_rewrite_end(&rewrite, SF_OK, out_graph);
 }

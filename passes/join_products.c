@@ -133,8 +133,9 @@ static bool alike(const joining *j, const chain *a, const chain *b) {
 static sf_value join_sources(sfi_rewrite *rewrite, const sfi_node *const *parts, int32_t n, int64_t outer, const sfi_shape *shape) {
   sfi_source *sources[SIBLINGS_MAX];
   for (int32_t i = 0; i < n; i++) sources[i] = parts[i]->source;
-  sfi_source *source = sfi_graph_join(rewrite->to, sources, n, (size_t)outer);
-  return source ? sfi_rewrite_add_source(rewrite, parts[0], "joined", shape, source) : SF_NO_VALUE;
+  const sf_allocator *allocator = &rewrite->to->context->allocator;
+  sfi_source *source = sfi_graph_own(rewrite->to, sfi_source_join(allocator, sources, n, (size_t)outer));
+  return source ? sfi_rewrite_add_source(rewrite, parts[0], NULL, "joined", shape, source) : SF_NO_VALUE;
 }
 
 /* The tensors of all chains one behind the other along dimension `axis` of `shape`, in a new tensor of that shape. */

@@ -107,10 +107,19 @@ static void store_output(sfi_lowering *l, int32_t index) {
   sfi_low_store(l, v, &to);
 }
 
+/* Room for a kernel an operation, which most need: kernels are large, and the arena keeps what is outgrown. */
+static bool reserve(sfi_lowering *l) {
+  sfi_plan *plan = l->plan;
+  for (size_t v = 0; v < l->graph->n_nodes; v++) plan->kernels_capacity += l->values[v].live && l->graph->nodes[v].n_inputs > 0;
+  plan->kernels = sfi_arena_alloc(&plan->arena, plan->kernels_capacity * sizeof *plan->kernels);
+  return plan->kernels;
+}
+
 sf_status sfi_lower_to_kernels(sfi_pass_env *env, sfi_plan *plan) {
   sfi_lowering l = {.env = env, .plan = plan, .graph = plan->graph};
   if (!locate(&l)) return sfi_fail_memory(env->diag);
   mark_live(&l);
+  if (!reserve(&l)) return sfi_fail_memory(env->diag);
   l.panel = choose_panel(&l);
   for (size_t v = 0; v < l.graph->n_nodes && l.status == SF_OK; v++) {
     l.node = (sf_value)v;

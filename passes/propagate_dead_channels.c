@@ -117,15 +117,16 @@ static bool is_live(const sfi_facts *facts, int64_t i) {
   return !facts->live || facts->live[i];
 }
 
-/* Do the facts, which a warm start has without a look at the weight, say all that read_weight wants to know? Not where a row was removed
- * that is not dead, or an operand is 0 where the column is not. */
+/* Do the facts, which a warm start has without a look at the weight, say all that read_weight wants to know? Not where as many rows were
+ * removed that are not dead as some column has nonzeros, or an operand is 0 where the column is not. */
 static const sfi_facts *facts_that_do(propagation *p, const contraction *c) {
   sfi_pass_env *env = p->env;
   const sfi_facts *facts = env->facts(env->facts_user, &c->matrix, env->digest(env->facts_user, &c->matrix));
   p->failed = p->failed || !facts;
   if (!facts || (!facts->live && facts->dead_rows + facts->dead_columns > 0)) return NULL;
-  for (int64_t r = 0; r < c->matrix.rows; r++)
-    if (is_live(facts, r) && row_removed(p, c, r)) return NULL;
+  int64_t removed = 0;
+  for (int64_t r = 0; r < c->matrix.rows; r++) removed += is_live(facts, r) && row_removed(p, c, r);
+  if (removed > 0 && removed >= facts->column_least) return NULL;
   for (int64_t k = 0; c->operand >= 0 && k < c->matrix.columns; k++)
     if (is_live(facts, c->matrix.rows + k) && flags_of(p, c->operand, k / c->taps) & SFI_SLOT_ZERO) return NULL;
   return facts;
@@ -301,25 +302,20 @@ static sfi_shape live_shape(const propagation *p, const sfi_channel_tensor *tens
   return live;
 }
 
-/* Copies what stays of dimensions d and after; returns behind the last element written. */
-static float *gather(const propagation *p, const sfi_channel_tensor *tensor, const sfi_shape *shape, int32_t d, const float *from,
-                     float *to) {
-  int64_t step = 1;
-  if (d == shape->rank) {
-    *to = *from;
-    return to + 1;
+/* What stays of a static tensor; in the new graph's arena. False: out of memory. */
+static bool select_live(sfi_rewrite *rewrite, const propagation *p, const sfi_channel_tensor *tensor, const sfi_shape *shape,
+                        const sfi_shape *live, sfi_selection *out) {
+  *out = (sfi_selection){.rank = shape->rank};
+  for (int32_t d = 0; d < shape->rank; d++) {
+    out->extent[d] = shape->dims[d].c[0];
+    out->count[d] = live->dims[d].c[0];
+    if (out->count[d] == out->extent[d]) continue;
+    int32_t *index = sfi_arena_alloc(&rewrite->to->arena, (size_t)out->count[d] * sizeof *index), n = 0;
+    if (!(out->index[d] = index)) return false;
+    for (int32_t i = 0; i < out->extent[d]; i++)
+      if (!sfi_channel_removed(&p->channels, tensor->first[d] + i)) index[n++] = i;
   }
-  const int64_t extent = shape->dims[d].c[0];
-  for (int32_t e = d + 1; e < shape->rank; e++) step *= shape->dims[e].c[0];
-  for (int64_t i = 0; i < extent; i++) {
-    if (tensor->first[d] >= 0 && sfi_channel_removed(&p->channels, tensor->first[d] + (int32_t)i)) continue;
-    if (d + 1 < shape->rank) {
-      to = gather(p, tensor, shape, d + 1, from + i * step, to);
-    } else {
-      *to++ = from[i];
-    }
-  }
-  return to;
+  return true;
 }
 
 /* Operand k of `value` in the new graph: a static one is cut to what stays. */
@@ -330,13 +326,21 @@ static sf_value live_operand(sfi_rewrite *rewrite, const propagation *p, sf_valu
   const sfi_channel_tensor *tensor = sfi_channel_tensor_of(&p->channels, value, k);
   sfi_shape shape = live_shape(p, tensor, &leaf->shape);
   if (sfi_shape_equal(&shape, &leaf->shape)) return rewrite->map[operand];
+  sfi_selection selection;
+  if (!select_live(rewrite, p, tensor, &leaf->shape, &shape, &selection)) {
+    sfi_fail_memory(&rewrite->to->diag);
+    return SF_NO_VALUE;
+  }
+  if (leaf->source) {
+    const sf_allocator *allocator = &rewrite->to->context->allocator;
+    sfi_source *source = sfi_graph_own(rewrite->to, sfi_source_select(allocator, leaf->source, &selection));
+    return source ? sfi_rewrite_add_source(rewrite, leaf, sfi_label(leaf), "live", &shape, source) : SF_NO_VALUE;
+  }
   int64_t count = 1;
   for (int32_t d = 0; d < shape.rank; d++) count *= shape.dims[d].c[0];
   float *data = sfi_rewrite_data(rewrite, count);
-  const float *all = data ? sfi_node_open(leaf, &rewrite->to->diag) : NULL;
-  if (!all) return SF_NO_VALUE;
-  gather(p, tensor, &leaf->shape, 0, all, data);
-  sfi_node_close(leaf);
+  if (!data) return SF_NO_VALUE;
+  sfi_select(&selection, leaf->data, data);
   return sfi_rewrite_add_static(rewrite, leaf, sfi_label(leaf), "live", &shape, data);
 }
 

@@ -156,15 +156,16 @@ sf_value sfi_rewrite_add_static(sfi_rewrite *rewrite, const sfi_node *model, con
   return add_leaf(to, SF_OP_WEIGHT, name, label, SF_F32, &extents, data, &place);
 }
 
-sf_value sfi_rewrite_add_source(sfi_rewrite *rewrite, const sfi_node *model, const char *suffix, const sfi_shape *shape,
-                                sfi_source *source) {
+sf_value sfi_rewrite_add_source(sfi_rewrite *rewrite, const sfi_node *model, const char *label, const char *suffix,
+                                const sfi_shape *shape, sfi_source *source) {
   const sfi_place place = model->place;
+  const sfi_shape extents = *shape;
   const char *name = new_name(rewrite, model->name, suffix);
   if (!name) {
     sfi_fail_memory(&rewrite->to->diag);
     return SF_NO_VALUE;
   }
-  return sfi_graph_add_source(rewrite->to, name, SF_F32, shape, source, &place);
+  return labelled(rewrite->to, sfi_graph_add_source(rewrite->to, name, SF_F32, &extents, source, &place), label);
 }
 
 bool sfi_reshape_attr(const sfi_shape *from, const sfi_shape *to, int64_t *out_ints) {

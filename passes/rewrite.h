@@ -41,8 +41,8 @@ float *sfi_rewrite_data(sfi_rewrite *rewrite, int64_t count);
 sf_value sfi_rewrite_add_static(sfi_rewrite *rewrite, const sfi_node *model, const char *label, const char *suffix,
                                 const sfi_shape *shape, const float *data);
 /* The same for a WEIGHT whose elements `source` reads. */
-sf_value sfi_rewrite_add_source(sfi_rewrite *rewrite, const sfi_node *model, const char *suffix, const sfi_shape *shape,
-                                sfi_source *source);
+sf_value sfi_rewrite_add_source(sfi_rewrite *rewrite, const sfi_node *model, const char *label, const char *suffix,
+                                const sfi_shape *shape, sfi_source *source);
 static inline const char *sfi_label(const sfi_node *node) {
   return node->label ? node->label : node->name;
 }

@@ -89,10 +89,12 @@ static void count_rows(const bitmap *map, int64_t *histogram, sfi_facts *out) {
   }
 }
 
-static int64_t dead_rows(const bitmap *map) {
-  int64_t dead = 0;
-  for (int64_t r = 0; r < map->rows; r++) dead += row_count(map, r) == 0;
-  return dead;
+static void count_columns(const bitmap *turned, sfi_facts *out) {
+  for (int64_t c = 0; c < turned->rows; c++) {
+    const int64_t count = row_count(turned, c);
+    out->dead_columns += count == 0;
+    if (count > 0 && (out->column_least == 0 || count < out->column_least)) out->column_least = count;
+  }
 }
 
 enum { GROUPS = 5 }; /* m = 2, 4, 8, 16, 32 */
@@ -256,7 +258,7 @@ sf_status sfi_scan_zeros(const sfi_matrix *matrix, const sf_allocator *allocator
     transpose(&map, &turned);
   }
   count_rows(&map, histogram, out_facts);
-  out_facts->dead_columns = dead_rows(&turned);
+  count_columns(&turned, out_facts);
   out_facts->along_columns = best_nm(&map);
   out_facts->along_rows = best_nm(&turned);
   best_block(&map, out_facts);

@@ -53,7 +53,7 @@ static bool answers(sf_program *program, const place *p, size_t e) {
   return right;
 }
 
-/* Two products that are joined, and one behind them. */
+/* A product with a weight of another shape, then two products that are joined, and one behind each that does not need all of its channels. */
 static void place_make(place *p) {
   uint64_t state = 5;
   make_folder(p->folder);
@@ -62,22 +62,31 @@ static void place_make(place *p) {
   snprintf(p->cache, sizeof p->cache, "%s/cache", p->folder);
   sf_context *context = context_on(p, NULL, 2);
   sf_graph *graph;
-  float *w[3];
-  sf_value v[3];
+  enum { WEIGHTS = 4 };
+  float *w[WEIGHTS];
+  sf_value v[WEIGHTS];
   ck_assert_int_eq(sf_graph_create(context, "net", &graph), SF_OK);
   sf_value x = sf_graph_input(graph, "x", SF_F32, 2, DIMS(SF_DIM_SYMBOLIC, ROWS));
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < WEIGHTS; i++) {
+    static const int64_t dims[WEIGHTS][3] = {{ROWS, COLUMNS}, {ROWS, COLUMNS}, {COLUMNS, ROWS}, {2, ROWS / 2, ROWS}};
     char name[8];
     snprintf(name, sizeof name, "w%d", i);
-    w[i] = malloc(ROWS * COLUMNS * sizeof *w[i]);
-    random_weights(&state, ROWS * COLUMNS, 70, w[i]);
-    v[i] = sf_graph_weight(graph, name, SF_F32, 2, i < 2 ? DIMS(ROWS, COLUMNS) : DIMS(COLUMNS, ROWS), w[i], SF_BORROW);
+    w[i] = malloc(ROWS * ROWS * sizeof *w[i]);
+    random_weights(&state, ROWS * ROWS, 70, w[i]);
+    for (int64_t c = 0; i == 0 && c < ROWS; c++) w[i][c * COLUMNS + 33] = 0; /* and after relu */
+    for (int64_t c = 0; i == 2 && c < ROWS; c++) w[i][c] = w[i][50 * ROWS + c] = w[i][51 * ROWS + c] = w[i][129 * ROWS + c] = 0;
+    v[i] = sf_graph_weight(graph, name, SF_F32, i < 3 ? 2 : 3, dims[i], w[i], SF_BORROW);
   }
+  const sf_attr all[] = {{.id = SF_ATTR_STARTS, .count = 3, .ints = DIMS(0, 0, 0)},
+                         {.id = SF_ATTR_ENDS, .count = 3, .ints = DIMS(2, ROWS, ROWS)}};
+  x = sf_matmul(graph, x, sf_reshape(graph, sf_graph_op(graph, SF_OP_SLICE, 1, &v[3], 2, all), 2, DIMS(ROWS, ROWS)), false, false);
   sf_value a = sf_unary(graph, SF_OP_RELU, sf_matmul(graph, x, v[0], false, false));
   sf_value b = sf_unary(graph, SF_OP_RELU, sf_matmul(graph, x, v[1], false, false));
-  sf_graph_output(graph, "y", sf_matmul(graph, sf_binary(graph, SF_OP_MUL, a, b), v[2], false, false));
+  a = sf_matmul(graph, a, v[2], false, false);
+  b = sf_matmul(graph, b, v[2], false, false);
+  sf_graph_output(graph, "y", sf_binary(graph, SF_OP_ADD, a, b));
   ck_assert_int_eq(sf_graph_save(graph, p->model), SF_OK);
-  for (int i = 0; i < 3; i++) free(w[i]);
+  for (int i = 0; i < WEIGHTS; i++) free(w[i]);
   sf_graph_release(graph);
   ck_assert_int_eq(sf_graph_parse_file(context, p->model, &graph), SF_OK);
   sf_program *program;
@@ -88,6 +97,12 @@ static void place_make(place *p) {
     ck_assert_int_eq(run_tensors(program, &p->want[e]), SF_OK);
     check_against_reference(graph, extents[e], &p->want[e]);
   }
+  const sf_graph *canonical = program->graph; /* the joined weight has lost four channels of each, and the one of zeros */
+  int64_t joined = 0;
+  for (size_t i = 0; i < canonical->n_nodes; i++)
+    if (canonical->nodes[i].op == SF_OP_WEIGHT && strstr(canonical->nodes[i].name, "joined"))
+      joined += canonical->nodes[i].shape.dims[1].c[0];
+  ck_assert_int_eq(joined, 2 * (COLUMNS - 4) - 1);
   sf_program_release(program);
   sf_graph_release(graph);
   sf_context_release(context);

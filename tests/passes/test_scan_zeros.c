@@ -91,7 +91,11 @@ static sfi_facts naive_facts(const sfi_matrix *w) {
   }
   for (int64_t r = 0; r < w->rows; r++)
     for (int64_t c = 0; c < w->columns; c++) f.nonfinite += !isfinite(w->data[r * w->row_stride + c * w->column_stride]);
-  for (int64_t c = 0; c < w->columns; c++) f.dead_columns += count_box(w, 0, w->rows, c, c + 1) == 0;
+  for (int64_t c = 0; c < w->columns; c++) {
+    const int64_t count = count_box(w, 0, w->rows, c, c + 1);
+    f.dead_columns += count == 0;
+    if (count > 0) f.column_least = f.column_least ? sfi_min(f.column_least, count) : count;
+  }
   qsort(counts, (size_t)w->rows, sizeof *counts, ascending);
   if (w->rows > 0) {
     f.row_min = counts[0];
@@ -128,6 +132,7 @@ static void check_facts(const sfi_matrix *w, const char *what) {
   SAME(row_min);
   SAME(row_median);
   SAME(row_max);
+  SAME(column_least);
   SAME(panel_columns[SFI_PANEL4]);
   SAME(panel_columns[SFI_PANEL8]);
   SAME(along_columns.n);
