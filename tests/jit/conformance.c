@@ -318,10 +318,17 @@ int main(int argc, char **argv) {
   int part = 0, parts = 1;
   bool table = false;
   for (int i = 1; i < argc; i++) {
-    if (strcmp(argv[i], "--table") == 0) table = true;
-    if (strcmp(argv[i], "--quick") == 0) c.quick = true;
-    if (strcmp(argv[i], "--only") == 0 && i + 1 < argc) c.only = argv[++i];
-    if (strcmp(argv[i], "--part") == 0 && i + 1 < argc && (sscanf(argv[++i], "%d/%d", &part, &parts) != 2 || parts < 1)) return 2;
+    const bool more = i + 1 < argc;
+    if (strcmp(argv[i], "--table") == 0) {
+      table = true;
+    } else if (strcmp(argv[i], "--quick") == 0) {
+      c.quick = true;
+    } else if (strcmp(argv[i], "--only") == 0 && more) {
+      c.only = argv[++i];
+    } else if (strcmp(argv[i], "--part") != 0 || !more || sscanf(argv[++i], "%d/%d", &part, &parts) != 2 || parts < 1) {
+      fprintf(stderr, "usage: conformance [--table] [--quick] [--only NAME] [--part I/N]\n");
+      return 2;
+    }
   }
   if (!create_contexts(&c)) {
     fprintf(stderr, "conformance: no context\n");
