@@ -16,7 +16,7 @@ const char *sfi_refusal_text(sfi_refusal refusal);
 struct sfi_emission; /* a back end's own: the module that it writes to */
 
 typedef struct sfi_emitter {
-  const char *name; /* "spmm-dictionary" */
+  const char *name; /* "spmm-counted" */
   sfi_anchor anchor;
   bool dense; /* computes with every weight: the baseline that must never win over us */
   /* Fills kernel->tile where it accepts. */

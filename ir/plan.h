@@ -198,7 +198,7 @@ typedef struct sfi_kernel {
   } tile;
   double predicted_us; /* on one thread, at the class's bound or a typical extent (sfi_choice_symbol) */
   double measured_us;  /* the same, timed; 0: it was not */
-  const char *choice;  /* why: "spmm-dictionary 3.1 us; gemm-dense 9.8 us; gemv-bitmap refused: more than one column" */
+  const char *choice;  /* why: "spmm-counted 3.1 us; gemm-dense 9.8 us; gemv-bitmap refused: more than one column" */
 } sfi_kernel;
 
 /* ---- buffers ------------------------------------------------------------------------------------------------------ */

@@ -294,7 +294,7 @@ typedef struct sf_compile_options {
    * all above. NULL with 0: {1, 4, 16}. Ignored for a graph without a symbolic dimension. */
   int32_t n_classes;
   const int64_t *classes;
-  const char *emitter; /* NULL: choose; else the emitter for all contractions that it accepts ("spmm-dictionary", ...) */
+  const char *emitter; /* NULL: choose; else the emitter for all contractions that it accepts ("spmm-counted", ...) */
   sf_error *error;     /* NULL, or where this call's error goes as well */
   sf_tune tune; /* nothing is timed for another machine's target. With SF_COMPILE_FREEZE a verdict that is not in the cache is
                           SF_STATUS_WOULD_COMPILE */
