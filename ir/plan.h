@@ -64,7 +64,8 @@ typedef struct sfi_access {
 
 /* A panel space: dimensions `panel` and `lane` are one column index n = panel * width + lane, valid while n < columns.
  * Invalid lanes are not loaded (they read as 0) and not stored, except in PANEL buffers, which hold them: a PANEL buffer is reached only
- * in a panel space of its width and columns, with stride 1 along `lane`. width 0: not a panel space. */
+ * in a panel space of its width and columns (ATTEND: or those of one of the batch, if they fill panels), with stride 1 along `lane`.
+ * width 0: not a panel space. */
 typedef struct sfi_ragged {
   int64_t width;
   int32_t panel, lane; /* dimensions */

@@ -139,6 +139,14 @@ static sf_status check_node(const sfi_plan *plan, const sfi_kernel *kernel, sfi_
   return SF_OK;
 }
 
+/* Are `rows` the columns of a panel buffer? Those of attention may be one of a batch's, where they fill panels. */
+static bool are_columns(const sfi_kernel *kernel, sfi_poly rows, const sfi_buffer *buffer) {
+  sfi_poly all;
+  if (sfi_poly_equal(rows, buffer->columns)) return true;
+  return kernel->anchor == SFI_ANCHOR_ATTEND && sfi_is_const(rows) && rows.c[0] % buffer->panel == 0 &&
+         sfi_poly_mul(rows, kernel->extent[0].of, &all) && sfi_poly_equal(all, buffer->columns);
+}
+
 /* Panels are reached as panels: whole, in their own space. */
 static sf_status check_panels(const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag) {
   const sfi_ragged *r = &kernel->ragged;
@@ -146,12 +154,12 @@ static sf_status check_panels(const sfi_plan *plan, const sfi_kernel *kernel, sf
     const sfi_buffer *buffer = &plan->buffers[kernel->operand[i].buffer];
     if (buffer->panel == 0) continue;
     if (kernel->anchor == SFI_ANCHOR_ATTEND && (i == 2 || i == 3)) { /* keys in panels */
-      CHECK_KERNEL(kernel->attend.key_block == buffer->panel && sfi_poly_equal(kernel->attend.keys, buffer->columns),
+      CHECK_KERNEL(kernel->attend.key_block == buffer->panel && are_columns(kernel, kernel->attend.keys, buffer),
                    "blocks of keys that are no panels");
       CHECK_KERNEL(sfi_is(kernel->operand[i].stride[6], 1), "keys of a panel are not contiguous");
       continue;
     }
-    CHECK_KERNEL(r->width == buffer->panel && sfi_poly_equal(r->columns, buffer->columns), "panels in another space");
+    CHECK_KERNEL(r->width == buffer->panel && are_columns(kernel, r->columns, buffer), "panels in another space");
     CHECK_KERNEL(sfi_is(kernel->operand[i].stride[r->lane], 1), "lanes of a panel are not contiguous");
   }
   return SF_OK;

@@ -1,5 +1,6 @@
-/* Attention as one ATTEND kernel. Tensors of one batch that live in panels, [1, row, head * feature], are read and written there: a
- * panel's columns are the queries or the keys. Others are rows, of any strides. */
+/* Attention as one ATTEND kernel. Tensors that live in panels, [batch, row, head * feature], are read and written there where no panel has
+ * rows of two of the batch, because there is one or its rows fill panels: a panel's columns are the queries or the keys. Others are rows,
+ * of any strides. */
 #include "attention.h"
 #include "lower.h"
 
@@ -9,8 +10,10 @@ enum {
 };
 
 /* May the operand be read in its panels? */
-static bool in_panels(const sfi_located *value) {
-  return sfi_low_in_panels_only(value) && value->shape.rank == 3 && sfi_is(value->shape.dims[0], 1);
+static bool in_panels(const sfi_lowering *l, const sfi_located *value) {
+  const sfi_poly *dims = value->shape.dims;
+  return sfi_low_in_panels_only(value) && value->shape.rank == 3 &&
+         (sfi_is(dims[0], 1) || (sfi_is_const(dims[1]) && dims[1].c[0] % l->panel == 0));
 }
 
 /* Queries of a tile where no panel says: four vectors of the widest registers, so that each element of k and v loaded serves four. */
@@ -24,11 +27,13 @@ static sfi_access head_access(sfi_lowering *l, sf_value v, int64_t features, int
   const sfi_located *value = &l->values[v];
   const int32_t rank = value->shape.rank;
   sfi_access access = {0};
-  if (value->row.buffer == SFI_NO_BUFFER && in_panels(value)) {
+  if (in_panels(l, value)) {
     const sfi_poly panel = sfi_const(l->panel);
     const sfi_access whole = sfi_low_panel(l, v);
     access.buffer = whole.buffer;
     access.offset = whole.offset;
+    if (!sfi_is(value->shape.dims[0], 1))
+      access.stride[0] = sfi_low_mul(l, whole.stride[0], sfi_const(value->shape.dims[1].c[0] / l->panel));
     access.stride[1] = sfi_low_mul(l, panel, sfi_const(features));
     access.stride[3] = panel;
     access.stride[first] = whole.stride[0];
@@ -67,7 +72,8 @@ void sfi_low_attention(sfi_lowering *l, sf_value v) {
   assert(!wrong);
   (void)wrong;
   const sfi_shape *q = &l->values[in[0]].shape, *k = &l->values[in[1]].shape;
-  const bool panels = in_panels(&l->values[in[0]]), keys_in_panels = in_panels(&l->values[in[1]]) || in_panels(&l->values[in[2]]);
+  const bool panels = in_panels(l, &l->values[in[0]]),
+             keys_in_panels = in_panels(l, &l->values[in[1]]) || in_panels(l, &l->values[in[2]]);
   const int64_t block = panels ? l->panel : query_block(l, q->dims[q->rank - 2]), key_block = keys_in_panels ? l->panel : KEYS;
   if ((uint64_t)(a.depth + a.width + 2 * KEYS) * (uint64_t)block * sizeof(float) > SCRATCH_MOST) {
     sfi_low_node(l, v);

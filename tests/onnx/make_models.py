@@ -656,6 +656,16 @@ def masked_attention(m, mask):
     return m.out(m.op("Reshape", y, m.ints(0, 0, 12)))
 
 
+@case("MatMul")
+def batched_attention(m, op):
+    """Two sequences of 64, which fill panels, or of 50, which do not; projections on both sides."""
+    rows = int(m.rng.choice([64, 50]))
+    x = m.random(2, rows, 8)
+    q, k, v = (m.op("Transpose", m.op("Reshape", m.op(op, x, m.known(m.values(8, 8))), m.ints(0, 0, 2, 4)), perm=[0, 2, 3, 1] if i == 1 else [0, 2, 1, 3]) for i in range(3))
+    y = m.op("Transpose", m.op(op, m.op("Softmax", m.op("Div", m.op(op, q, k), m.known(np.array(2, F32))), axis=-1), v), perm=[0, 2, 1, 3])
+    return m.out(m.op(op, m.op("Reshape", y, m.ints(0, 0, 8)), m.known(m.values(8, 8))))
+
+
 def hidden(m):
     return m.known(np.array(m.rng.choice([-np.inf, np.finfo(F32).min]), F32))
 
