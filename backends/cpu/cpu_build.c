@@ -1,6 +1,8 @@
 /* Small pieces of LLVM IR: constants, arithmetic, memory, loops, branches. See emission.h. */
 #include "emission.h"
 
+#include <stdio.h>
+
 LLVMValueRef sfi_i64(sfi_emission *e, int64_t v) {
   return LLVMConstInt(e->i64, (unsigned long long)v, true);
 }
@@ -74,12 +76,27 @@ LLVMValueRef sfi_mask_below(sfi_emission *e, LLVMValueRef first, LLVMValueRef li
   return LLVMBuildICmp(e->builder, LLVMIntSLT, iota, sfi_splat(e, LLVMBuildTrunc(e->builder, left, e->i32, "")), "");
 }
 
-LLVMValueRef sfi_opaque(sfi_emission *e, LLVMValueRef value) {
+/* An empty piece of assembly that gives `value` back. */
+static LLVMValueRef through(sfi_emission *e, LLVMValueRef value, bool in_place) {
   LLVMTypeRef type = LLVMTypeOf(value), function = LLVMFunctionType(type, &type, 1, false);
   bool vector = LLVMGetTypeKind(type) == LLVMVectorTypeKind;
-  const char *constraint = !vector ? "=r,0" : e->target->isa == SF_ISA_NEON ? "=w,0" : "=v,0";
-  LLVMValueRef nothing = LLVMGetInlineAsm(function, "", 0, constraint, 4, false, false, LLVMInlineAsmDialectATT, false);
+  char constraint[32];
+  snprintf(constraint, sizeof constraint, "=%s,0%s",
+           !vector                         ? "r"
+           : e->target->isa == SF_ISA_NEON ? "w"
+                                           : "v",
+           in_place ? ",~{memory}" : "");
+  LLVMValueRef nothing =
+      LLVMGetInlineAsm(function, "", 0, constraint, strlen(constraint), in_place, false, LLVMInlineAsmDialectATT, false);
   return LLVMBuildCall2(e->builder, function, nothing, &value, 1, "");
+}
+
+LLVMValueRef sfi_opaque(sfi_emission *e, LLVMValueRef value) {
+  return through(e, value, false);
+}
+
+LLVMValueRef sfi_pin(sfi_emission *e, LLVMValueRef value) {
+  return through(e, value, true);
 }
 
 LLVMValueRef sfi_at(sfi_emission *e, LLVMTypeRef type, LLVMValueRef base, LLVMValueRef index) {

@@ -49,6 +49,9 @@ LLVMValueRef sfi_mask_below(sfi_emission *e, LLVMValueRef first, LLVMValueRef li
 /* The same value, with its making hidden from the optimiser: it is not folded into the addresses or operands of its uses. A pointer or a
  * vector. */
 LLVMValueRef sfi_opaque(sfi_emission *e, LLVMValueRef value);
+/* The same value, made here and not where it is used, and no load or store moves across: else sums that a branch ahead does not touch are
+ * put off behind it, and all that they are made of is spilled. */
+LLVMValueRef sfi_pin(sfi_emission *e, LLVMValueRef value);
 
 /* ---- memory: element index from a float base ----------------------------------------------------------------------- */
 

@@ -9,7 +9,7 @@
 #include "emitters.h"
 #include "space.h"
 
-enum { ROWS = 4, STRIDE_MOST = 2 };
+enum { ROWS = 4, SETS = 2, STRIDE_MOST = 2 }; /* sets of sums in flight: four alone wait for each other */
 
 typedef struct depthwise {
   sfi_emission *e;
@@ -108,11 +108,13 @@ static void add_row(const depthwise *d, const tile *t, int64_t distance, LLVMVal
   for (int64_t kw = 0; kw < d->columns->taps; kw++) {
     LLVMValueRef value = load_columns(d, address, first[kw], t->inside ? NULL : mask[kw]);
     for (int32_t r = 0; r < t->rows; r++) {
+      LLVMValueRef *sum = &acc[kw % SETS * t->rows + r];
       for (int64_t kh = 0; kh < d->rows->taps; kh++)
         if (r * d->rows->stride + kh * d->rows->dilation == distance)
-          acc[r] = sfi_fma(e, d->weight[kh * d->columns->taps + kw], value, acc[r]);
+          *sum = sfi_fma(e, d->weight[kh * d->columns->taps + kw], value, *sum);
     }
   }
+  for (int32_t i = 0; i < SETS * t->rows; i++) acc[i] = sfi_pin(e, acc[i]);
 }
 
 static bool meets_any(const depthwise *d, const tile *t, int64_t distance) {
@@ -124,30 +126,32 @@ static bool meets_any(const depthwise *d, const tile *t, int64_t distance) {
 }
 
 /* Sums of a tile; image rows in their order. */
-static void windows(const depthwise *d, const tile *t, LLVMValueRef *acc) {
+static void windows(const depthwise *d, const tile *t, LLVMValueRef *out) {
   sfi_emission *e = d->e;
+  const int32_t sums = SETS * t->rows;
   const sfi_window *h = d->rows;
   const int64_t last = (t->rows - 1) * h->stride + (h->taps - 1) * h->dilation;
-  LLVMValueRef first[SFI_DEPTHWISE_TAPS], mask[SFI_DEPTHWISE_TAPS][STRIDE_MOST];
+  LLVMValueRef first[SFI_DEPTHWISE_TAPS], mask[SFI_DEPTHWISE_TAPS][STRIDE_MOST], acc[SETS * ROWS] = {0}, next[SETS * ROWS];
   for (int64_t kw = 0; kw < d->columns->taps; kw++) {
     first[kw] = meet(e, d->columns, t->column, sfi_i64(e, kw));
     if (!t->inside) find_lanes(d, first[kw], mask[kw]);
   }
-  for (int32_t r = 0; r < t->rows; r++) acc[r] = LLVMConstNull(e->vec);
+  for (int32_t i = 0; i < sums; i++) acc[i] = LLVMConstNull(e->vec);
   for (int64_t distance = 0; distance <= last; distance++) {
     const int64_t least = t->least * h->stride - h->before + distance, most = t->most * h->stride - h->before + distance;
     if (most < 0 || least >= h->in || !meets_any(d, t, distance)) continue;
-    LLVMValueRef row = sfi_addi(e, meet(e, h, t->row, sfi_i64(e, 0)), sfi_i64(e, distance)), next[ROWS];
+    LLVMValueRef row = sfi_addi(e, meet(e, h, t->row, sfi_i64(e, 0)), sfi_i64(e, distance));
     if (least >= 0 && most < h->in) {
       add_row(d, t, distance, row, first, mask, acc);
       continue;
     }
     sfi_if branch;
-    memcpy(next, acc, (size_t)t->rows * sizeof *acc);
+    memcpy(next, acc, sizeof next);
     sfi_if_begin(e, &branch, exists(e, h, row));
     add_row(d, t, distance, row, first, mask, next);
-    sfi_if_end(e, &branch, next, acc, acc, (unsigned)t->rows);
+    sfi_if_end(e, &branch, next, acc, acc, (unsigned)sums);
   }
+  for (int32_t r = 0; r < t->rows; r++) out[r] = LLVMBuildFAdd(e->builder, acc[r], acc[t->rows + r], "");
 }
 
 /* The same without the zeros of weights, a tap at a time: rare, so that its code is kept small. */
