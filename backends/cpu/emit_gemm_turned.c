@@ -6,7 +6,7 @@
  * The sums of a block are put down, column by column, in memory of the kernel's own, which stays in L1. From there they are turned back by
  * squares of lanes x lanes and go through the epilogue with full vectors of columns, whatever the pieces were.
  *
- * K goes by blocks of up to 512. While such a block of a panel of W meets the pieces, the next one is prefetched: in a network W comes from
+ * K goes by blocks of up to 512. While such a block of a panel of W meets the pieces, the next one is prefetched, if weights come from
  * memory.
  *
  * Zeros of W are multiplied too: a panel that shows a NaN is computed once more without them, as in emit_gemm.c.
@@ -67,6 +67,7 @@ sfi_refusal sfi_gemm_turned_accept(sfi_kernel *k, const sfi_plan *plan) {
   if (k->contract.pitch || !sfi_is(k->operand[1].stride[2], 1)) return SFI_REFUSE_STRIDED_COLUMNS;
   if (!sfi_positions_fit(k)) return SFI_REFUSE_OFFSETS_TOO_LARGE;
   k->tile.vectors = VECTORS;
+  k->tile.ahead = sfi_weights_from_memory(plan);
   k->tile.column_block = k->ragged.width ? k->ragged.width : BLOCK;
   sfi_choose_rows(k, target, (int32_t)panel_rows(target), (double)k->contract.depth.c[0] * 4);
   return SFI_REFUSE_NONE;
@@ -176,7 +177,7 @@ static void pieces_code(sfi_emission *e, block *b) {
     sfi_if branch;
     const bool only = sizes == UINT32_C(1) << s;
     if (!only) sfi_if_begin(e, &branch, LLVMBuildICmp(e->builder, LLVMIntEQ, size, sfi_i64(e, s), ""));
-    piece_code(e, b, begin, s, more, ahead, false);
+    piece_code(e, b, begin, s, more, e->kernel->tile.ahead ? ahead : NULL, false);
     if (!only) sfi_if_end(e, &branch, NULL, NULL, NULL, 0);
   }
   sfi_loop_end(e, &piece, NULL);
