@@ -278,10 +278,11 @@ SF_API sf_status sf_onnx_operators(sf_write_fn write, void *user);
 typedef struct sf_program sf_program;
 
 enum {
-  SF_COMPILE_FREEZE = 1,    /* a kernel that is not in the cache is SF_STATUS_WOULD_COMPILE */
-  SF_COMPILE_NO_CACHE = 2,  /* neither read nor write the disk cache */
+  SF_COMPILE_FREEZE = 1,     /* a kernel that is not in the cache is SF_STATUS_WOULD_COMPILE */
+  SF_COMPILE_NO_CACHE = 2,   /* neither read nor write the disk cache */
   SF_COMPILE_CACHE_ONLY = 4, /* fill the cache, make no program: any target, not only this machine's */
-  SF_COMPILE_PRELOAD = 8     /* read all packed weights now; else those of a weight file that the cache has are read, in milliseconds, by
+  SF_COMPILE_PRELOAD =
+      8 /* read all packed weights now; else those of a weight file that the cache has are read, in milliseconds, by
                                 the first run of a class that needs them. Since 0.1 */
 };
 
