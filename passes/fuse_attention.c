@@ -147,13 +147,32 @@ static void find_causal(pattern *p, sfi_poly rows, sfi_poly keys) {
   }
 }
 
+/* The softmax that a product's first operand is. Exporters put 0 in place of what is not a number where a condition masks: rows that see
+ * nothing. */
+static sf_value softmax_of(const pattern *p, sf_value v, bool *out_guarded) {
+  const sfi_node *choice = node_of(p, v);
+  *out_guarded = choice->op == SF_OP_WHERE;
+  if (uses_of(p->graph, v) != 1) return SF_NO_VALUE;
+  if (!*out_guarded) return choice->op == SF_OP_SOFTMAX ? v : SF_NO_VALUE;
+  const sf_value softmax = choice->inputs[2];
+  const sfi_node *is_nan = node_of(p, choice->inputs[0]);
+  if (is_nan->op != SF_OP_SUB || number_of(p, is_nan->inputs[0]) != 1 || number_of(p, choice->inputs[1]) != 0) return SF_NO_VALUE;
+  const sfi_node *is_number = node_of(p, is_nan->inputs[1]);
+  if (is_number->op != SF_OP_EQUAL || is_number->inputs[0] != softmax || is_number->inputs[1] != softmax) return SF_NO_VALUE;
+  const bool ours = uses_of(p->graph, softmax) == 3 && uses_of(p->graph, choice->inputs[0]) == 1 &&
+                    uses_of(p->graph, is_nan->inputs[1]) == 1 && sfi_shape_equal(&node_of(p, softmax)->shape, &choice->shape);
+  return ours && node_of(p, softmax)->op == SF_OP_SOFTMAX ? softmax : SF_NO_VALUE;
+}
+
 static bool matches(pattern *p, sf_value v) {
   const sfi_node *outer = node_of(p, v);
   if (outer->op != SF_OP_MATMUL || outer->shape.rank != 4 || sfi_attr_int(outer, SF_ATTR_TRANSPOSE_A) ||
       sfi_attr_int(outer, SF_ATTR_TRANSPOSE_B))
     return false;
-  const sfi_node *softmax = node_of(p, outer->inputs[0]);
-  if (softmax->op != SF_OP_SOFTMAX || uses_of(p->graph, outer->inputs[0]) != 1) return false;
+  bool guarded;
+  const sf_value weights = softmax_of(p, outer->inputs[0], &guarded);
+  if (weights == SF_NO_VALUE) return false;
+  const sfi_node *softmax = node_of(p, weights);
   const int64_t axis = sfi_attr_int(softmax, SF_ATTR_AXIS);
   if (axis != -1 && axis != 3) return false;
   const sf_value product = product_of(p, softmax->inputs[0]);
@@ -175,7 +194,7 @@ static bool matches(pattern *p, sf_value v) {
   if (!sfi_poly_equal(q->shape.dims[0], k->shape.dims[0]) || !sfi_poly_equal(q->shape.dims[0], values->shape.dims[0])) return false;
   if (!isfinite((float)p->scale) || (float)p->scale == 0) return false;
   find_causal(p, inner->shape.dims[2], inner->shape.dims[3]);
-  return true;
+  return !guarded || (p->causal && p->n_masks == 0); /* behind which every query sees its own key at least */
 }
 
 static bool permutes(const sfi_node *node, const int64_t perm[4]) {

@@ -646,13 +646,17 @@ def attention_mask(m, op):
     return m.out(m.op("Softmax", m.op("Add", scores, masked), axis=-1))
 
 
-def masked_attention(m, mask):
-    """Attention of 3 heads over a symbolic sequence; mask(scores, [length as a list]) gives the scores of what a query may see."""
+def masked_attention(m, mask, guarded=False):
+    """Attention of 3 heads over a symbolic sequence; mask(scores, [length as a list]) gives the scores of what a query may see. Guarded: rows
+    that see nothing give 0."""
     x = [m.random(2, SYMBOL, 12, symbolic=(1,)) for _ in range(3)]
     q, k, v = (m.op("Transpose", m.op("Reshape", y, m.ints(0, 0, 3, 4)), perm=[0, 2, 3, 1] if i == 1 else [0, 2, 1, 3]) for i, y in enumerate(x))
     length = m.op("Unsqueeze", m.op("Gather", m.op("Shape", x[0]), m.known(np.array(1, I64)), axis=0), m.ints(0))
     scores = mask(m.op("Div", m.op("MatMul", q, k), m.known(np.array(2, F32))), length)
-    y = m.op("Transpose", m.op("MatMul", m.op("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
+    weights = m.op("Softmax", scores, axis=-1)
+    if guarded:
+        weights = m.op("Where", m.op("IsNaN", weights), m.known(np.array(0, F32)), weights)
+    y = m.op("Transpose", m.op("MatMul", weights, v), perm=[0, 2, 1, 3])
     return m.out(m.op("Reshape", y, m.ints(0, 0, 12)))
 
 
@@ -679,6 +683,18 @@ def causal_choice(m, op):
         own = m.op("Slice", table, m.ints(0, 0), m.op("Concat", length, length, axis=0), m.ints(2, 3))
         return m.op(op, own, scores, hidden(m)) if seen else m.op(op, own, hidden(m), scores)
     return masked_attention(m, mask)
+
+
+@case("IsNaN", since=14)
+def guarded_attention(m, op):
+    """As scaled_dot_product_attention is exported with a mask of conditions: a causal one, or what the host says."""
+    causal, host = bool(m.rng.integers(2)), m.input(m.rng.integers(0, 2, (1, 1, 1, SYMBOL)).astype(F32), symbolic=(3,))
+    def mask(scores, length):
+        one = numpy_helper.from_array(np.array([1], F32))
+        seen = m.op("Trilu", m.op("ConstantOfShape", m.op("Concat", length, length, axis=0), value=one), upper=0) if causal else host
+        bias = m.op("Where", m.op("Cast", seen, to=TensorProto.BOOL), m.known(np.array([0], F32)), m.known(np.array([-np.inf], F32)))
+        return m.op("Add", scores, bias)
+    return masked_attention(m, mask, guarded=True)
 
 
 @case("Trilu", since=14)
