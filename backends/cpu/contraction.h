@@ -75,6 +75,11 @@ LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVM
 
 /* Element W[r, k] of a contraction's weight, with the groups of a convolution spread over all k. */
 float sfi_weight_at(const sfi_contract *c, int64_t r, int64_t k);
+/* Which of the columns [begin, end) of row r of W have nonzeros: bits of as many whole words. Returns how many (pack_rows.c). */
+int64_t sfi_row_bits(const sfi_contract *c, int64_t r, int64_t begin, int64_t end, uint64_t *bits);
+/* How many bits two sets share. */
+int64_t sfi_common_bits(const uint64_t *a, const uint64_t *b, int64_t words);
+void sfi_sort_falling(int64_t *key, int64_t n);
 /* All of W, in panels of `rows` rows behind the table of positions (pack_panels.c). */
 sf_status sfi_pack_panels(const sfi_kernel *kernel, int64_t rows, const sf_allocator *allocator, sfi_diag *diag, sfi_blob *out_blob);
 

@@ -14,8 +14,6 @@
 #include "emitters.h"
 #include "few.h"
 
-#include <stdlib.h>
-
 enum { PANELS, PLACES, WINDOWS, LANES, VALUES, SECTIONS };
 enum { L = 16, WINDOW = 32, SLOTS = 2, PANELS_MAX = 8 };
 
@@ -87,11 +85,6 @@ static int64_t pack_panel(const packer *p, const int32_t rows[L], uint8_t *out, 
   return count;
 }
 
-static int falling(const void *a, const void *b) {
-  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-  return (x < y) - (x > y);
-}
-
 /* The rows of each block by falling number of nonzeros, equal ones in order; rows past the last one are -1. place: of each row. */
 static void order_rows(const packer *p, int32_t *row, uint8_t *place) {
   int64_t rows = p->k->contract.rows, block = p->k->tile.rows, key[L * PANELS_MAX];
@@ -100,7 +93,7 @@ static void order_rows(const packer *p, int32_t *row, uint8_t *place) {
       int64_t r = begin + i, count = r < rows ? p->start[r + 1] - p->start[r] : -1;
       key[i] = count * 256 + block - 1 - i;
     }
-    qsort(key, (size_t)block, sizeof *key, falling);
+    sfi_sort_falling(key, block);
     for (int64_t i = 0; i < block; i++) {
       int64_t from = block - 1 - (key[i] & 0xff);
       row[begin + i] = begin + from < rows ? (int32_t)(begin + from) : -1;

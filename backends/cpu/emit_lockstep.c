@@ -20,8 +20,6 @@
  *   values: float, eight a step */
 #include "emitters.h"
 
-#include <stdlib.h>
-
 enum { STARTS, RECORDS, POSITIONS, VALUES, SECTIONS, BLOCKS = SECTIONS, DEPTH };
 enum { GROUP = 8, PAIRS = GROUP / 2, QUAD = 4, START_WORDS = 4, RECORD_WORDS = GROUP + 2, SHARED = GROUP, FURTHER = GROUP + 1 };
 enum { FEWEST_SHARED = 6, WORD = 64, DEPTH_MAX = 4096, L1_FLOATS = 12288, HEADER_BYTES = 64 };
@@ -88,20 +86,13 @@ typedef struct packer {
 } packer;
 
 static int64_t count_bits(const uint64_t *bits, int64_t words) {
-  int64_t n = 0;
-  for (int64_t i = 0; i < words; i++) n += __builtin_popcountll(bits[i]);
-  return n;
-}
-
-static int falling(const void *a, const void *b) {
-  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-  return (x < y) - (x > y);
+  return sfi_common_bits(bits, bits, words);
 }
 
 /* Sorts rows by falling number of nonzeros in words [first, first + words), equal ones in order. */
 static void sort_rows(const packer *p, int32_t *row, int64_t n, int64_t first, int64_t words) {
   for (int64_t i = 0; i < n; i++) p->key[i] = (count_bits(p->bits + row[i] * p->words + first, words) << 32) + INT32_MAX - row[i];
-  qsort(p->key, (size_t)n, sizeof *p->key, falling);
+  sfi_sort_falling(p->key, n);
   for (int64_t i = 0; i < n; i++) row[i] = (int32_t)(INT32_MAX - (p->key[i] & 0xffffffff));
 }
 
@@ -158,8 +149,7 @@ static void pack_group(packer *p, const int32_t row[GROUP], int64_t begin, int64
   for (int a = 0; a < GROUP; a++)
     for (int b = 0; b < GROUP; b++) {
       const uint64_t *x = p->bits + row[a] * p->words + begin / WORD, *y = p->bits + row[b] * p->words + begin / WORD;
-      overlap[a][b] = 0;
-      for (int64_t i = 0; i < words; i++) overlap[a][b] += __builtin_popcountll(x[i] & y[i]);
+      overlap[a][b] = sfi_common_bits(x, y, words);
     }
   int64_t shared = pair_rows(overlap, all, GROUP, paired);
   shared = shared < FEWEST_SHARED ? 0 : shared / 2 * 2;
@@ -233,9 +223,7 @@ sf_status sfi_lockstep_pack(const sfi_kernel *k, const sfi_plan *plan, const sf_
   packer p = {
       .k = k, .words = words, .bits = (void *)scratch, .key = (void *)(scratch + bits), .row = (void *)(scratch + bits + keys)};
   p.filled = p.key + rows;
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t c = 0; c < depth; c++)
-      if (sfi_weight_at(&k->contract, r, c) != 0) p.bits[r * words + c / WORD] |= (uint64_t)1 << c % WORD;
+  for (int64_t r = 0; r < rows; r++) sfi_row_bits(&k->contract, r, 0, depth, p.bits + r * words);
   deal_rows(&p, p.row + rows);
   pack_blocks(&p, NULL, NULL);
   int64_t offset[SECTIONS + 1] = {HEADER_BYTES};

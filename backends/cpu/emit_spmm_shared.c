@@ -61,9 +61,9 @@ static sf_status order_rows(const sfi_kernel *k, const sf_allocator *allocator, 
   uint64_t *bitmap = sfi_alloc(allocator, bitmap_bytes);
   sfi_digest *digest = sfi_alloc(allocator, digest_bytes);
   bool done = bitmap && digest;
+  if (done) memset(bitmap, 0, bitmap_bytes);
   for (int64_t r = 0; done && r < rows; r++) {
-    memset(bitmap, 0, bitmap_bytes);
-    for (int64_t c = 0; c < depth; c++) bitmap[c / 64] |= (uint64_t)(sfi_weight_at(&k->contract, r, c) != 0) << c % 64;
+    sfi_row_bits(&k->contract, r, 0, depth, bitmap);
     digest[r] = sfi_digest_of(bitmap, bitmap_bytes);
   }
   done = done && sfi_order_rows(digest, rows, allocator, order);

@@ -67,10 +67,7 @@ static int64_t list_rows(packer *p, int64_t first, int64_t n, int64_t begin, int
 }
 
 static uint32_t overlap(const packer *p, uint32_t a, uint32_t b) {
-  uint32_t bits = 0;
-  for (int64_t i = 0; i < p->mask_words; i++)
-    bits += (uint32_t)__builtin_popcountll(p->mask[a * p->mask_words + i] & p->mask[b * p->mask_words + i]);
-  return bits;
+  return (uint32_t)sfi_common_bits(p->mask + a * p->mask_words, p->mask + b * p->mask_words, p->mask_words);
 }
 
 static int64_t pair_rows(packer *p, int64_t listed) {

@@ -44,12 +44,7 @@ static void scan_block(packer *p, int64_t first, int64_t rows) {
   memset(p->bitmap, 0, (size_t)(p->row_block * p->words) * sizeof *p->bitmap);
   uint32_t most = 0;
   for (int64_t r = 0; r < rows; r++) {
-    p->count[r] = 0;
-    for (int64_t c = p->begin; c < p->end; c++) {
-      if (sfi_weight_at(&p->k->contract, first + r, c) == 0) continue;
-      p->bitmap[r * p->words + (c - p->begin) / 64] |= UINT64_C(1) << (c - p->begin) % 64;
-      p->count[r]++;
-    }
+    p->count[r] = (uint32_t)sfi_row_bits(&p->k->contract, first + r, p->begin, p->end, p->bitmap + r * p->words);
     if (p->count[r] > most) most = p->count[r];
   }
   int64_t n = 0;
@@ -59,9 +54,7 @@ static void scan_block(packer *p, int64_t first, int64_t rows) {
 }
 
 static int64_t common(const packer *p, uint32_t a, uint32_t b) {
-  int64_t n = 0;
-  for (int64_t w = 0; w < p->words; w++) n += __builtin_popcountll(p->bitmap[a * p->words + w] & p->bitmap[b * p->words + w]);
-  return n;
+  return sfi_common_bits(p->bitmap + a * p->words, p->bitmap + b * p->words, p->words);
 }
 
 /* Quads of one block of rows and columns, rows counted from the row block's first; those past `rows` are UINT32_MAX. */
