@@ -146,6 +146,14 @@ static void teardown(void) {
   ck_assert_int_eq(memory.live, 0);
 }
 
+/* Does a model make a square of two symbolic dimensions at import? That takes 40 ms, too long for thousands of variants of one file. */
+static bool makes_squares(const char *name) {
+  static const char *const some[] = {"Trilu_causal", "Range_causal", "IsNaN_guarded"};
+  bool found = false;
+  for (size_t i = 0; i < sizeof some / sizeof *some; i++) found |= strncmp(name, some[i], strlen(some[i])) == 0;
+  return found;
+}
+
 /* Each of the kept models in turn, as bytes. */
 static void each_model(void (*each)(const uint8_t *data, size_t size), size_t stride) {
   sfi_mapping *vectors;
@@ -156,7 +164,8 @@ static void each_model(void (*each)(const uint8_t *data, size_t size), size_t st
   for (size_t i = 0; i < sfi_mapping_count(vectors); i++) {
     const sfi_tensor_entry *entry = sfi_mapping_at(vectors, i);
     size_t length = strlen(entry->name);
-    if (length > 6 && strcmp(entry->name + length - 6, "/model") == 0 && n++ % stride == 0) each(entry->data, entry->bytes);
+    if (length < 6 || strcmp(entry->name + length - 6, "/model") != 0 || makes_squares(entry->name)) continue;
+    if (n++ % stride == 0) each(entry->data, entry->bytes);
   }
   ck_assert_uint_gt(n, stride);
   sfi_mapping_release(vectors);
