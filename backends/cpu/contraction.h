@@ -81,7 +81,8 @@ int64_t sfi_row_bits(const sfi_contract *c, int64_t r, int64_t begin, int64_t en
 int64_t sfi_common_bits(const uint64_t *a, const uint64_t *b, int64_t words);
 void sfi_sort_falling(int64_t *key, int64_t n);
 /* All of W, in panels of `rows` rows behind the table of positions (pack_panels.c). */
-sf_status sfi_pack_panels(const sfi_kernel *kernel, int64_t rows, const sf_allocator *allocator, sfi_diag *diag, sfi_blob *out_blob);
+sf_status sfi_pack_panels(const sfi_kernel *kernel, int64_t rows, const sf_allocator *allocator, sfi_diag *diag,
+                          sfi_blob *out_blob);
 
 /* Load slots that a vector of X takes: more than one where the taps of a window place it across two lines. For costs. */
 double sfi_slots_a_load(const sfi_kernel *kernel);
