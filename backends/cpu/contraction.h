@@ -88,7 +88,8 @@ sf_status sfi_pack_panels(const sfi_kernel *kernel, int64_t rows, const sf_alloc
 double sfi_slots_a_load(const sfi_kernel *kernel);
 /* Microseconds of `cycles` on one core of the target. */
 double sfi_cycles_us(const sfi_target *target, double cycles);
-/* Microseconds to read `bytes` of a weight once on one core, from the smallest cache that can hold all of the program's. */
+/* Microseconds to read `bytes` of a weight once on one core, from the smallest cache that can hold all of the program's; from memory, while
+ * another core reads as well. */
 double sfi_read_us(const sfi_plan *plan, double bytes);
 /* Do the program's weights come from memory in each run? Then loops that loads bind prefetch them; others always do, it costs them nothing. */
 bool sfi_weights_from_memory(const sfi_plan *plan);
