@@ -51,6 +51,16 @@ void sfi_low_copy(sfi_lowering *l, const sfi_shape *shape, const sfi_view *from,
   sfi_low_push(l, &kernel);
 }
 
+bool sfi_low_is_aliased(int64_t elements) {
+  enum { ALIASED = 512 }; /* 2 KB: half of what an L1 of 64 lines' sets spans */
+  return elements > 0 && elements % ALIASED == 0;
+}
+
+int64_t sfi_low_pitch(const sfi_lowering *l, int64_t n) {
+  const int64_t lanes = l->plan->target->lanes, pitch = sfi_round_up(n, lanes);
+  return sfi_low_is_aliased(pitch) ? pitch + lanes : pitch;
+}
+
 sfi_view sfi_low_densify(sfi_lowering *l, const sfi_shape *shape, const sfi_view *view) {
   sfi_view out = {.buffer = sfi_low_temp(l, SF_NO_VALUE, shape, false)};
   sfi_low_dense_strides(l, shape, out.stride);
