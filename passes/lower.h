@@ -91,8 +91,9 @@ void sfi_low_tile(const sfi_lowering *l, sfi_kernel *kernel, int32_t limit);
 void sfi_low_dense_strides(sfi_lowering *l, const sfi_shape *shape, sfi_poly *stride);
 /* Those of an image with gaps between channels; dense ones where `channel` is 0. */
 void sfi_low_image_strides(sfi_lowering *l, const sfi_shape *shape, int64_t channel, sfi_poly *stride);
-/* Rows that begin so many elements apart fall into a few sets of L1 and L2: a block of them does not stay there. */
-bool sfi_low_is_aliased(int64_t elements);
+/* Rows that begin so many elements apart may fall into a few sets of L1 and L2, where a block of them does not stay: is it worth a copy to
+ * another pitch, when so many nonzeros read a row on average? */
+bool sfi_low_is_aliased(int64_t elements, double readers);
 /* From row to row, for rows of `n` elements that begin on whole vectors and are not aliased. */
 int64_t sfi_low_pitch(const sfi_lowering *l, int64_t n);
 bool sfi_low_is_dense(sfi_lowering *l, const sfi_shape *shape, const sfi_view *view);

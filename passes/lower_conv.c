@@ -182,9 +182,10 @@ static void pixel_operand(sfi_lowering *l, sfi_kernel *kernel, const sfi_shape *
   view.stride[2] = sfi_low_mul(l, view.stride[2], sfi_const(h->stride));
   view.stride[3] = sfi_low_mul(l, view.stride[3], sfi_const(w->stride));
   const bool together = sfi_low_merge(l, &read, view.stride, 2, 4, &pixel) && (sfi_is(pixel, 1) || pixels == 1);
-  const bool wanted = pixels > 1 && is_sparse(&kernel->contract) && facts->nonzeros >= NONZEROS_A_CHANNEL * facts->columns;
+  const double readers = facts ? (double)facts->nonzeros / (double)sfi_max(1, facts->columns) : 0;
+  const bool wanted = pixels > 1 && is_sparse(&kernel->contract) && readers >= NONZEROS_A_CHANNEL;
   const bool aligned = sfi_is_const(view.stride[1]) && view.stride[1].c[0] % lanes == 0 && view.offset.c[0] % lanes == 0 &&
-                       !sfi_low_is_aliased(view.stride[1].c[0]);
+                       !sfi_low_is_aliased(view.stride[1].c[0], readers);
   if (!together || (wanted && !aligned)) {
     const int64_t channel = wanted ? sfi_low_pitch(l, pixels) : pixels;
     sfi_buffer buffer = {.kind = SFI_BUFFER_TEMP, .value = SF_NO_VALUE, .dtype = SF_F32};
@@ -279,7 +280,8 @@ static void image_operand(sfi_lowering *l, sfi_kernel *kernel, sf_value v) {
  * third. */
 static int64_t output_channel(const sfi_lowering *l, const sfi_shape *shape, const sfi_contract *contract) {
   const int64_t lanes = l->plan->target->lanes, pixels = shape->dims[2].c[0] * shape->dims[3].c[0];
-  return is_sparse(contract) && pixels > 2 * lanes && pixels != sfi_low_pitch(l, pixels) ? sfi_low_pitch(l, pixels) : 0;
+  if (!is_sparse(contract) || pixels <= 2 * lanes) return 0;
+  return pixels % lanes || sfi_low_is_aliased(pixels, NONZEROS_A_CHANNEL / 4) ? sfi_low_pitch(l, pixels) : 0;
 }
 
 void sfi_low_conv2d(sfi_lowering *l, sf_value v) {

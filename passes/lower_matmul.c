@@ -80,16 +80,13 @@ static void panels(sfi_lowering *l, sf_value v, sf_value x, bool exchange, sfi_k
   kernel->contract.row_count = kernel->extent[1].of;
 }
 
-/* Nonzeros that read a row of X, on average, from which it pays to copy aliased rows. */
-enum { NONZEROS_A_ROW = 4 };
-
 /* X, or a copy of which the rows are not aliased. */
 static sfi_view unalias(sfi_lowering *l, const sfi_shape *shape, const sfi_view *x, const sfi_kernel *kernel) {
   const int32_t last = shape->rank - 1;
   const sfi_facts *facts = kernel->contract.facts; /* NULL: out of memory */
   const sfi_poly row = x->stride[last - 1];
-  if (!facts || !sfi_is_const(row) || !sfi_low_is_aliased(row.c[0]) || !sfi_is_const(shape->dims[last])) return *x;
-  if (facts->nonzeros < NONZEROS_A_ROW * facts->columns) return *x;
+  if (!facts || !sfi_is_const(row) || !sfi_is_const(shape->dims[last])) return *x;
+  if (!sfi_low_is_aliased(row.c[0], (double)facts->nonzeros / (double)sfi_max(1, facts->columns))) return *x;
   sfi_shape longer = *shape;
   longer.dims[last] = sfi_const(sfi_low_pitch(l, shape->dims[last].c[0]));
   sfi_view out = {.buffer = sfi_low_temp(l, SF_NO_VALUE, &longer, false)};
