@@ -267,7 +267,7 @@ static double score_of(const attended *t, int64_t b, int64_t h, int64_t i, int64
     error += t->mask_error[m] + t->factor * (finite_abs(s) + finite_abs(t->mask[m]));
     s += t->mask[m];
   }
-  *out_error = error;
+  *out_error = isnan(error) ? INFINITY : error; /* what may have overflowed, times 0 */
   return s;
 }
 
