@@ -58,4 +58,10 @@ static inline double sfi_density(const sfi_facts *f) {
   return f->rows && f->columns ? (double)f->nonzeros / ((double)f->rows * (double)f->columns) : 0;
 }
 
+/* About what the weight takes packed: four bytes an element, or six a nonzero. */
+static inline double sfi_weight_bytes(const sfi_facts *f) {
+  const double dense = (double)f->rows * (double)f->columns * 4, sparse = (double)f->nonzeros * 6;
+  return sparse < dense ? sparse : dense;
+}
+
 #endif

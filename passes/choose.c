@@ -106,14 +106,10 @@ done:
   return st;
 }
 
-/* Four bytes an element, or six a nonzero. */
 static double weight_bytes(const sfi_plan *plan) {
   double bytes = 0;
   for (size_t k = 0; k < plan->n_kernels; k++) {
-    if (plan->kernels[k].anchor != SFI_ANCHOR_CONTRACT) continue;
-    const sfi_facts *f = plan->kernels[k].contract.facts;
-    const double dense = (double)f->rows * (double)f->columns * 4, sparse = (double)f->nonzeros * 6;
-    bytes += sparse < dense ? sparse : dense;
+    if (plan->kernels[k].anchor == SFI_ANCHOR_CONTRACT) bytes += sfi_weight_bytes(plan->kernels[k].contract.facts);
   }
   return bytes;
 }

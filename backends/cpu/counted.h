@@ -15,9 +15,8 @@ enum {
   SFI_COUNTED_DEPTH
 };
 enum { SFI_COUNTED_START_WORDS = 4 };
-enum {
-  SFI_COUNTED_AHEAD = 4
-}; /* words of positions that are loaded before their turn: behind the last ones there are as many more */
+/* Words of positions that are loaded before their turn: behind the last ones there are as many more. */
+enum { SFI_COUNTED_AHEAD = 4 };
 
 int64_t sfi_counted_blocks(const sfi_kernel *kernel, const sfi_target *target); /* of K, at least 1 */
 int64_t sfi_counted_depth(const sfi_kernel *kernel, const sfi_target *target);  /* of a block; the last may be shorter */

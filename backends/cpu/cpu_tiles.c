@@ -324,8 +324,9 @@ LLVMValueRef sfi_any_nan(sfi_emission *e, const sfi_columns *columns, const LLVM
   LLVMValueRef any = NULL;
   for (int32_t v = 0; v < columns->vectors; v++) {
     LLVMValueRef nan = NULL;
-    for (int32_t r = 0; r < rows; r++) {
-      LLVMValueRef a = acc[r * columns->vectors + v], is = LLVMBuildFCmp(e->builder, LLVMRealUNO, a, a, "");
+    for (int32_t r = 0; r < rows; r += 2) { /* two rows a compare */
+      LLVMValueRef a = acc[r * columns->vectors + v], b = r + 1 < rows ? acc[(r + 1) * columns->vectors + v] : a;
+      LLVMValueRef is = LLVMBuildFCmp(e->builder, LLVMRealUNO, a, b, "");
       nan = nan ? LLVMBuildOr(e->builder, nan, is, "") : is;
     }
     if (columns->point[v].mask) nan = LLVMBuildAnd(e->builder, nan, columns->point[v].mask, "");

@@ -26,7 +26,7 @@ static double code_bytes(const sfi_kernel *k) {
 
 /* Has L2 lost the code from one run of the program to the next? It has not where the program is little else than this kernel. */
 static bool is_cold(const sfi_kernel *k, const sfi_plan *plan) {
-  const double others = plan->weight_bytes - (double)k->contract.facts->nonzeros * 6;
+  const double others = plan->weight_bytes - sfi_weight_bytes(k->contract.facts);
   return others + code_bytes(k) > (double)plan->target->l2_bytes / 2;
 }
 

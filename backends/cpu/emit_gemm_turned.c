@@ -188,17 +188,6 @@ static void pieces_code(sfi_emission *e, block *b) {
   sfi_loop_end(e, &k, NULL);
 }
 
-/* Is any lane of a square NaN? i1. Two vectors a compare. */
-static LLVMValueRef any_nan(sfi_emission *e, const LLVMValueRef *square) {
-  LLVMValueRef any = NULL;
-  for (int32_t i = 0; i < e->lanes; i += 2) {
-    LLVMValueRef nan = LLVMBuildFCmp(e->builder, LLVMRealUNO, square[i], square[i + 1], "");
-    any = any ? LLVMBuildOr(e->builder, any, nan, "") : nan;
-  }
-  LLVMTypeRef type = LLVMTypeOf(any);
-  return sfi_intrinsic(e, "llvm.vector.reduce.or", &type, 1, &any, 1);
-}
-
 /* A square of the sums, at the address of its first: lanes along rows of W. */
 static void load_square(sfi_emission *e, LLVMValueRef from, LLVMValueRef *square) {
   const int64_t rows = panel_rows(e->target);
@@ -219,12 +208,13 @@ static void store_code(sfi_emission *e, const block *b, LLVMValueRef row, LLVMVa
                            .index = {b->t, NULL, sfi_addi(e, b->first, column.index)},
                            .mask = sfi_mask_below(e, column.index, b->columns)};
   const sfi_columns columns = {.vectors = 1, .point = {point}};
+  const sfi_columns whole = {.vectors = 1}; /* sums of columns that do not exist are 0 */
   LLVMValueRef sums = sfi_at(e, e->f32, b->sums, sfi_muli(e, column.index, sfi_i64(e, panel_rows(e->target))));
   sfi_loop_begin(e, &part, row, end, lanes, NULL, 0);
   LLVMValueRef from = sfi_at(e, e->f32, sums, LLVMBuildNSWSub(e->builder, part.index, row, "")), square[64], exact[64];
   load_square(e, from, square);
   sfi_if suspect;
-  sfi_if_begin(e, &suspect, any_nan(e, square));
+  sfi_if_begin(e, &suspect, sfi_any_nan(e, &whole, square, e->lanes));
   LLVMValueRef behind = sfi_mini(e, sfi_addi(e, column.index, lanes), b->columns);
   sfi_loop_begin(e, &again, column.index, behind, one, NULL, 0);
   piece_code(e, &all, again.index, 1, NULL, NULL, true);
