@@ -48,23 +48,22 @@ static int32_t uses_of(const sf_graph *graph, sf_value v) {
   return uses;
 }
 
-static bool scalar_of(const pattern *p, sf_value v, double *out) {
+/* Of a static scalar; NaN: it is none. */
+static float number_of(const pattern *p, sf_value v) {
   const sfi_node *node = node_of(p, v);
-  float value;
-  if (!node->data || node->dtype != SF_F32 || node->bytes != sizeof value) return false;
-  memcpy(&value, node->data, sizeof value);
-  *out = (double)value;
-  return isfinite(value) && value != 0;
+  float value = NAN;
+  if (node->data && node->dtype == SF_F32 && node->bytes == sizeof value) memcpy(&value, node->data, sizeof value);
+  return value;
 }
 
 /* Takes a factor or divisor off a value of one use; SF_NO_VALUE where it has none. */
 static sf_value without_factor(pattern *p, sf_value v) {
   const sfi_node *node = node_of(p, v);
-  double factor;
   if ((node->op != SF_OP_MUL && node->op != SF_OP_DIV) || uses_of(p->graph, v) != 1) return SF_NO_VALUE;
   const int32_t of = node->op == SF_OP_MUL && sfi_node_is_static(node_of(p, node->inputs[0])) ? 0 : 1;
   const sf_value rest = node->inputs[1 - of];
-  if (!scalar_of(p, node->inputs[of], &factor) || !sfi_shape_equal(&node_of(p, rest)->shape, &node->shape)) return SF_NO_VALUE;
+  const double factor = (double)number_of(p, node->inputs[of]);
+  if (!isfinite(factor) || factor == 0 || !sfi_shape_equal(&node_of(p, rest)->shape, &node->shape)) return SF_NO_VALUE;
   p->scale *= node->op == SF_OP_MUL ? factor : 1 / factor;
   return rest;
 }
@@ -86,13 +85,6 @@ static int32_t scores_of(const pattern *p, const sfi_node *node, int32_t first, 
   for (int32_t i = first; i < first + 2; i++)
     if (sfi_shape_equal(&node_of(p, node->inputs[i])->shape, shape) && !sfi_node_is_static(node_of(p, node->inputs[i]))) return i;
   return -1;
-}
-
-static float number_of(const pattern *p, sf_value v) {
-  const sfi_node *node = node_of(p, v);
-  float value = NAN;
-  if (node->data && node->dtype == SF_F32 && node->bytes == sizeof value) memcpy(&value, node->data, sizeof value);
-  return value;
 }
 
 /* Takes a mask off scores; SF_NO_VALUE where they have none. */
