@@ -77,6 +77,20 @@ PYTHON
 # On ones each result is the sum of a row: 91 + ... + 100 stays, 1 + ... + 10 goes, so 0 to 55 and 805 at most go.
 expect 0 "$convert" --prune 0.9 --input x=x.npy m.sft p.sft
 has "| w | 855 |"
+# A weight that one operation takes twice and that is a result as well is pruned everywhere.
+sed -e 's/^output %y$/%s = matmul %w, %w\noutput %s\noutput %w/' m.sft >twice.sft
+expect 0 "$convert" --prune 0.9 --input x=x.npy twice.sft p.sft
+python3 - <<'PYTHON' || fail "not everything that takes the weight had the pruned one"
+w = [[10.0 * r + c + 1 for c in range(10)] for r in range(10)]
+kept = [[x if x > 90 else 0.0 for x in row] for row in w]
+square = lambda m: [sum(a * b for a, b in zip(row, column)) for row in m for column in zip(*m)]
+ends = lambda m: square(m) + sum(m, [])
+right, got = ends(w), ends(kept)
+most = max(abs(a - b) for a, b in zip(right, got))
+relative = (sum((a - b) ** 2 for a, b in zip(right, got)) / sum(a * a for a in right)) ** 0.5
+row = next(line for line in open("out") if line.startswith("| w | 855 |"))
+assert row.count(" %.3g | %.3g | " % (most, relative)) == 2, row
+PYTHON
 
 # What is refused, and how.
 printf 'rubbish' >bad.onnx
