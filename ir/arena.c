@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 enum { ALIGNMENT = 64, ARENA_ALIGNMENT = 16, ARENA_FIRST = 4096, ARENA_LARGEST = 1 << 20, HUGE_PAGE = 2 << 20 };
 
@@ -37,6 +38,19 @@ static size_t asked(size_t bytes) {
 
 void *sfi_alloc(const sf_allocator *a, size_t bytes) {
   return a->allocate(a->user, asked(bytes), ALIGNMENT);
+}
+
+/* On small pages, even where the system gives everybody huge ones, or these pages were some before. */
+void *sfi_alloc_room(const sf_allocator *a, size_t bytes) {
+  void *memory;
+  if (a->allocate != default_allocate) return sfi_alloc(a, bytes);
+  if (bytes > PTRDIFF_MAX || posix_memalign(&memory, ALIGNMENT, asked(bytes)) != 0) return NULL;
+#ifdef MADV_NOHUGEPAGE
+  const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), begin = ((uintptr_t)memory + page - 1) / page * page;
+  const uintptr_t end = ((uintptr_t)memory + bytes) / page * page;
+  if (begin < end) (void)madvise((void *)begin, end - begin, MADV_NOHUGEPAGE);
+#endif
+  return memory;
 }
 
 void *sfi_calloc(const sf_allocator *a, size_t count, size_t size) {

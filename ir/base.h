@@ -24,6 +24,8 @@
 extern const sf_allocator sfi_default_allocator;
 /* 64-byte aligned; NULL when out of memory. bytes 0 gives a pointer that may be freed. */
 void *sfi_alloc(const sf_allocator *a, size_t bytes);
+/* The same for room of which little may ever be touched: of our own allocator's, what is not touched takes no memory. */
+void *sfi_alloc_room(const sf_allocator *a, size_t bytes);
 void *sfi_calloc(const sf_allocator *a, size_t count, size_t size); /* zeroed; NULL on overflow */
 void sfi_free(const sf_allocator *a, void *memory, size_t bytes);   /* NULL does nothing; bytes as asked for */
 /* Grows *items (count in use, *capacity allocated, elements of `size` bytes) to hold at least `need`. False: out of memory,

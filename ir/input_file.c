@@ -8,9 +8,10 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { NAME_LONGEST = 1024 };
+enum { NAME_LONGEST = 1024, COARSEST_SECONDS = 2 };
 
 static sf_status fail_errno(sfi_diag *diag, const char *name) {
   int reason = errno;
@@ -121,5 +122,14 @@ sf_status sfi_input_read_at(int fd, uint64_t offset, void *data, size_t bytes, c
     }
     done += (size_t)got;
   }
+  return SF_OK;
+}
+
+sf_status sfi_input_stamp(int fd, const char *name, sfi_diag *diag, sfi_stamp *out_stamp) {
+  struct stat info;
+  struct timespec now;
+  if (fstat(fd, &info) != 0 || clock_gettime(CLOCK_REALTIME, &now) != 0) return fail_errno(diag, name);
+  *out_stamp =
+      (sfi_stamp){info.st_size, info.st_mtim.tv_sec, info.st_mtim.tv_nsec, now.tv_sec - info.st_mtim.tv_sec > COARSEST_SECONDS};
   return SF_OK;
 }

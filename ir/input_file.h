@@ -13,4 +13,14 @@ sf_status sfi_input_read(int fd, void *data, size_t bytes, const char *name, sfi
 /* The same from `offset` on, for any number of threads at once. */
 sf_status sfi_input_read_at(int fd, uint64_t offset, void *data, size_t bytes, const char *name, sfi_diag *diag);
 
+/* Which state of a file this is: size and time of the last write. Renaming, linking and chmod leave it, so it has nothing of the inode's own time. */
+typedef struct sfi_stamp {
+  int64_t bytes, seconds, nanoseconds;
+  bool settled; /* two states since then have two stamps: the last write was longer ago than file systems and clocks are coarse */
+} sfi_stamp;
+sf_status sfi_input_stamp(int fd, const char *name, sfi_diag *diag, sfi_stamp *out_stamp);
+static inline bool sfi_stamp_equal(const sfi_stamp *a, const sfi_stamp *b) {
+  return a->bytes == b->bytes && a->seconds == b->seconds && a->nanoseconds == b->nanoseconds;
+}
+
 #endif

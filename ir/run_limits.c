@@ -94,10 +94,7 @@ bool sfi_index_limits_of(const sf_graph *graph, const sfi_node *node, int32_t k,
 
 bool sfi_within_count(sf_dtype dtype, const void *data, int64_t count, const sfi_index_limits *limits, int64_t *out_wrong) {
   for (int64_t i = 0; i < count; i++) {
-    int64_t v = dtype == SF_I64   ? ((const int64_t *)data)[i]
-                : dtype == SF_I32 ? ((const int32_t *)data)[i]
-                : dtype == SF_I8  ? ((const int8_t *)data)[i]
-                                  : ((const uint8_t *)data)[i];
+    const int64_t v = sfi_index_at(dtype, data, i);
     if (v >= limits->least && v <= limits->most) continue;
     *out_wrong = v;
     return false;

@@ -16,6 +16,12 @@ typedef struct sfi_index_limits {
   sf_value leaf;
   int64_t least, most;
 } sfi_index_limits;
+static inline int64_t sfi_index_at(sf_dtype dtype, const void *data, int64_t i) {
+  return dtype == SF_I64   ? ((const int64_t *)data)[i]
+         : dtype == SF_I32 ? ((const int32_t *)data)[i]
+         : dtype == SF_I8  ? ((const int8_t *)data)[i]
+                           : ((const uint8_t *)data)[i];
+}
 /* At one value of the symbol. False where operand k of the node holds no indices. */
 bool sfi_index_limits_of(const sf_graph *graph, const sfi_node *node, int32_t k, int64_t symbol, sfi_index_limits *out);
 /* Are all of `count` integers of the leaf within? Else *out_wrong is the first that is not. */

@@ -1,13 +1,12 @@
 /* Reads static bytes from their file, whole or in pieces, and makes them from others: parts put together, or what stays of one. */
 #include "source.h"
 
-#include "input_file.h"
-
 enum { PIECE = 256 << 10 }; /* stays in the second cache between reading and digesting */
 
-bool sfi_source_init(sfi_source *source, const sf_allocator *allocator, const char *file, const char *name, int fd, uint64_t offset,
-                     size_t bytes) {
-  *source = (sfi_source){.allocator = allocator, .file = file, .name = name, .fd = fd, .offset = offset, .bytes = bytes};
+bool sfi_source_init(sfi_source *source, const sf_allocator *allocator, const char *file, const char *name, int fd,
+                     const sfi_stamp *opened, uint64_t offset, size_t bytes) {
+  *source = (sfi_source){
+      .allocator = allocator, .file = file, .name = name, .fd = fd, .opened = *opened, .offset = offset, .bytes = bytes};
   return pthread_mutex_init(&source->lock, NULL) == 0;
 }
 
@@ -88,6 +87,21 @@ void sfi_select(const sfi_selection *selection, const float *from, float *to) {
     select_from(selection, last, 0, from, to);
 }
 
+/* Bytes of a range as they stand in the file now. */
+static bool read_at(const sfi_source *source, size_t at, size_t bytes, void *to, sfi_diag *diag) {
+  sfi_diag why = {0};
+  const sfi_place place = {.file = source->file};
+  if (sfi_input_read_at(source->fd, source->offset + at, to, bytes, source->file, &why) == SF_OK) return true;
+  sfi_fail(diag, why.error.status, &place, source->name, "%s", why.error.message);
+  return false;
+}
+
+static bool fail_changed(const sfi_source *source, sfi_diag *diag) {
+  const sfi_place place = {.file = source->file};
+  sfi_fail(diag, SF_STATUS_MALFORMED_FILE, &place, source->name, "has changed since it was opened");
+  return false;
+}
+
 /* All bytes to `to`, or, where that is NULL, piece after piece to `piece`. */
 static bool read_pieces(sfi_source *source, uint8_t *to, uint8_t *piece, bool digest, sfi_diag *diag) {
   sfi_digesting digesting;
@@ -95,16 +109,12 @@ static bool read_pieces(sfi_source *source, uint8_t *to, uint8_t *piece, bool di
   for (size_t at = 0; at < source->bytes; at += PIECE) {
     const size_t bytes = source->bytes - at < PIECE ? source->bytes - at : PIECE;
     uint8_t *here = to ? to + at : piece;
-    if (sfi_input_read_at(source->fd, source->offset + at, here, bytes, source->file, diag) != SF_OK) return false;
+    if (!read_at(source, at, bytes, here, diag)) return false;
     if (digest) sfi_digest_add(&digesting, here, bytes);
   }
   if (!digest) return true;
   const sfi_digest found = sfi_digest_end(&digesting);
-  if (source->digested && memcmp(&found, &source->digest, sizeof found) != 0) {
-    sfi_place place = {.file = source->file};
-    sfi_fail(diag, SF_STATUS_MALFORMED_FILE, &place, source->name, "has changed since it was opened");
-    return false;
-  }
+  if (source->digested && memcmp(&found, &source->digest, sizeof found) != 0) return fail_changed(source, diag);
   source->digested = true;
   source->digest = found;
   return true;
@@ -191,8 +201,15 @@ void sfi_source_close(sfi_source *source) {
   pthread_mutex_unlock(&source->lock);
 }
 
+/* The file is looked at last: a write changes its time before its bytes. */
+static bool copy_range(const sfi_source *source, size_t at, size_t bytes, void *to, sfi_diag *diag) {
+  sfi_stamp now;
+  if (!read_at(source, at, bytes, to, diag) || sfi_input_stamp(source->fd, source->file, diag, &now) != SF_OK) return false;
+  return sfi_stamp_equal(&now, &source->opened) || fail_changed(source, diag);
+}
+
 bool sfi_source_copy(sfi_source *source, size_t at, size_t bytes, void *to, sfi_diag *diag) {
-  if (!source->parts) return sfi_input_read_at(source->fd, source->offset + at, to, bytes, source->file, diag) == SF_OK;
+  if (!source->parts) return copy_range(source, at, bytes, to, diag);
   const uint8_t *data = sfi_source_open(source, diag);
   if (!data) return false;
   memcpy(to, data + at, bytes);

@@ -3,7 +3,7 @@
 #ifndef SFI_SOURCE_H
 #define SFI_SOURCE_H
 
-#include "base.h"
+#include "input_file.h"
 
 #include <pthread.h>
 
@@ -26,6 +26,7 @@ typedef struct sfi_source {
   const char *file, *name; /* for messages */
   int fd;                  /* its owner's */
   uint64_t offset;
+  sfi_stamp opened; /* the file, when it was */
   /* or parts. NULL: a range. */
   struct sfi_source *const *parts;
   int32_t n_parts;
@@ -41,8 +42,8 @@ typedef struct sfi_source {
   sfi_digest digest; /* of the bytes, or of the parts' and their order */
 } sfi_source;
 
-bool sfi_source_init(sfi_source *source, const sf_allocator *allocator, const char *file, const char *name, int fd, uint64_t offset,
-                     size_t bytes); /* false: out of memory */
+bool sfi_source_init(sfi_source *source, const sf_allocator *allocator, const char *file, const char *name, int fd,
+                     const sfi_stamp *opened, uint64_t offset, size_t bytes); /* false: out of memory */
 void sfi_source_deinit(sfi_source *source);
 /* Made of parts, which outlive it; `turns` divides the bytes of each. NULL: out of memory. */
 sfi_source *sfi_source_join(const sf_allocator *allocator, sfi_source *const *parts, int32_t n_parts, size_t turns);
@@ -52,8 +53,13 @@ void sfi_source_destroy(sfi_source *source); /* of these two */
 /* The bytes, in memory until as many calls of close as of open. NULL: failed. */
 const void *sfi_source_open(sfi_source *source, sfi_diag *diag);
 void sfi_source_close(sfi_source *source);
-/* A range of the bytes as it stands now, into memory of the caller's; not compared with a digest. */
+/* A range of the bytes, into memory of the caller's, which a failure leaves with anything. Not compared with a digest, but a file that has been
+ * written to since it was opened is an error. */
 bool sfi_source_copy(sfi_source *source, size_t at, size_t bytes, void *to, sfi_diag *diag);
+/* May ranges of it be copied at any later time, and be of the bytes that were there when it was opened, or fail? */
+static inline bool sfi_source_keeps(const sfi_source *source) {
+  return !source->parts && source->opened.settled;
+}
 /* Of a range what sfi_digest_of says of its bytes; read once. Equal bytes in other parts have another digest. */
 bool sfi_source_digest(sfi_source *source, sfi_diag *diag, sfi_digest *out_digest);
 

@@ -20,6 +20,7 @@ struct sfi_mapping {
   atomic_int references;
   sfi_arena arena;           /* names, and bytes of small tensors */
   int fd;                    /* -1: the bytes are borrowed */
+  sfi_stamp opened;          /* of its file */
   sfi_tensor_entry *entries; /* ascending by name */
   size_t count;
   sfi_source *sources; /* one a large tensor */
@@ -130,7 +131,8 @@ static sf_status place_entry(sfi_mapping *m, sfi_tensor_entry *entry, uint64_t o
     return data ? sfi_input_read_at(m->fd, offset, data, entry->bytes, file, diag) : sfi_fail_memory(diag);
   }
   sfi_source *source = &m->sources[m->n_sources];
-  if (!sfi_source_init(source, m->arena.allocator, file, entry->name, m->fd, offset, entry->bytes)) return sfi_fail_memory(diag);
+  if (!sfi_source_init(source, m->arena.allocator, file, entry->name, m->fd, &m->opened, offset, entry->bytes))
+    return sfi_fail_memory(diag);
   m->n_sources++;
   entry->source = source;
   return SF_OK;
@@ -181,7 +183,8 @@ sf_status sfi_mapping_open(const sf_allocator *allocator, const char *folder, co
     return sfi_fail_memory(diag);
   }
   m->fd = fd;
-  st = publish(m, read_file(m, size, name, diag), out_mapping);
+  st = sfi_input_stamp(fd, name, diag, &m->opened);
+  st = publish(m, st == SF_OK ? read_file(m, size, name, diag) : st, out_mapping);
   /* Without large tensors all is read. */
   if (st == SF_OK && !m->n_sources) {
     close(fd);

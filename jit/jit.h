@@ -253,6 +253,7 @@ typedef struct sfi_stock {
 } sfi_stock;
 
 typedef struct sfi_slot sfi_slot;
+typedef struct sfi_tables sfi_tables; /* statics of which runs load the rows that they want; see tables.c */
 
 /* Immutable but for the references, the slots and what waits. */
 struct sf_program {
@@ -262,6 +263,7 @@ struct sf_program {
   sf_graph *graph;   /* canonical; its leaves have no data but where a kernel reads it, and that is the program's */
   sfi_blob *statics; /* one a graph value, empty where no kernel reads it */
   size_t n_statics;
+  sfi_tables *tables; /* NULL: there are none */
   bool symbolic;
   sfi_symbol_limits limits; /* of the symbolic dimension */
   bool indexed;             /* does some operation use an input's numbers as indices? */
@@ -281,7 +283,14 @@ void sfi_stock_destroy(sf_program *program);
 /* Sees to it that the packed weights of a class are in memory: where they wait in the cache, they are read, or, where they are there no
  * more, made. Thread-safe; after an error it may be tried again. */
 sf_status sfi_class_load(const sf_program *program, sfi_class *class, sfi_diag *diag);
-sf_status sfi_copy_statics(sf_program *program, const sfi_pipeline *pipeline, sfi_diag *diag);
+/* Room for all statics, and what stands in them but for tables. `graph`: the host's. */
+sf_status sfi_statics_create(sf_program *program, const sf_graph *graph, const sfi_pipeline *pipeline, sfi_diag *diag);
+/* Finds out which statics are tables. */
+sf_status sfi_tables_create(sf_program *program, const sf_graph *graph, const sfi_pipeline *pipeline, sfi_diag *diag);
+bool sfi_tables_have(const sf_program *program, sf_value value);
+/* Sees to it that the rows are in memory that the inputs ask for; these are within their limits. Thread-safe. */
+sf_status sfi_tables_read(const sf_program *program, const sf_tensor *inputs, sfi_diag *diag);
+void sfi_tables_destroy(sf_program *program);
 sf_status sfi_slots_create(sf_program *program, sfi_diag *diag);
 void sfi_slots_destroy(sf_program *program);
 

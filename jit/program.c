@@ -82,6 +82,7 @@ static void destroy(sf_program *program) {
   const sf_allocator *allocator = &context->allocator;
   sfi_slots_destroy(program);
   sfi_stock_destroy(program);
+  sfi_tables_destroy(program);
   for (int32_t c = 0; c < program->n_classes; c++) {
     sfi_arena_deinit(&program->classes[c].plan.arena);
   }
@@ -110,7 +111,7 @@ sf_status sfi_program_build(const sf_graph *graph, sfi_pipeline *pipeline, sfi_u
   program->limits = sfi_symbol_limits_of(program->graph);
   program->indexed = has_indices(program->graph);
   program->classes = sfi_arena_alloc(&program->arena, (size_t)pipeline->n_plans * sizeof *program->classes);
-  sf_status status = program->classes ? sfi_copy_statics(program, pipeline, diag) : sfi_fail_memory(diag);
+  sf_status status = program->classes ? sfi_statics_create(program, graph, pipeline, diag) : sfi_fail_memory(diag);
   if (status != SF_OK) goto done;
   take_plans(program, pipeline);
   status = sfi_stock_create(program, graph, pipeline->plans, units, diag);

@@ -355,6 +355,7 @@ static sf_status check_and_run(sf_program *program, int32_t n_inputs, const sf_t
                                const sf_tensor *outputs, sf_run_profile *profile, sfi_diag *diag) {
   int64_t symbol = 1;
   sf_status status = check_tensors(program, n_inputs, inputs, n_outputs, outputs, diag, &symbol);
+  if (status == SF_OK) status = sfi_tables_read(program, inputs, diag);
   if (status == SF_OK) status = run(program, inputs, outputs, symbol, profile, diag);
   if (status != SF_OK) sfi_context_keep_error(program->context, &diag->error);
   return status;

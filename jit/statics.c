@@ -1,5 +1,5 @@
-/* The program's copies of static tensors that some kernel reads as they are, with the slack that their buffers promise. A table may be the
- * largest tensor of a network: they are copied in pieces, by all threads. */
+/* The program's copies of static tensors that some kernel reads as they are, with the slack that their buffers promise. They may be large, and
+ * are copied in pieces, by all threads; of tables (tables.c) there is only the room. */
 #include "jit.h"
 
 enum { PIECE = 4 << 20 };
@@ -27,7 +27,10 @@ static sf_status make_room(sf_program *program, const sfi_buffer *buffer, sfi_di
   if (!sfi_buffer_bytes(buffer, 1, &bytes)) return sfi_fail_memory(diag);
   if (copy->data && copy->size >= bytes) return SF_OK;
   sfi_blob_deinit(copy);
-  if (!sfi_blob_alloc(copy, &program->context->allocator, bytes)) return sfi_fail_memory(diag);
+  const sf_allocator *a = &program->context->allocator;
+  uint8_t *data = sfi_tables_have(program, buffer->value) ? sfi_alloc_room(a, bytes) : sfi_alloc(a, bytes);
+  if (!data) return sfi_fail_memory(diag);
+  *copy = (sfi_blob){a, data, bytes};
   memset(copy->data + own, 0, bytes - own);
   return SF_OK;
 }
@@ -37,6 +40,7 @@ static int64_t list_pieces(const sf_program *program, piece *pieces) {
   for (size_t v = 0; v < program->n_statics; v++) {
     const sfi_node *node = &program->graph->nodes[v];
     uint8_t *to = program->statics[v].data;
+    if (sfi_tables_have(program, (sf_value)v)) continue;
     for (size_t at = 0; to && at < node->bytes; at += PIECE, n++) {
       const size_t bytes = node->bytes - at < PIECE ? node->bytes - at : PIECE;
       if (pieces) pieces[n] = (piece){.node = node, .to = to + at, .at = at, .bytes = bytes};
@@ -45,11 +49,12 @@ static int64_t list_pieces(const sf_program *program, piece *pieces) {
   return n;
 }
 
-sf_status sfi_copy_statics(sf_program *program, const sfi_pipeline *pipeline, sfi_diag *diag) {
+sf_status sfi_statics_create(sf_program *program, const sf_graph *graph, const sfi_pipeline *pipeline, sfi_diag *diag) {
   const sf_allocator *allocator = &program->context->allocator;
   program->statics = sfi_calloc(allocator, program->graph->n_nodes, sizeof *program->statics);
   if (!program->statics) return sfi_fail_memory(diag);
   program->n_statics = program->graph->n_nodes;
+  if (sfi_tables_create(program, graph, pipeline, diag) != SF_OK) return diag->error.status;
   for (int32_t p = 0; p < pipeline->n_plans; p++) {
     const sfi_plan *plan = &pipeline->plans[p];
     for (size_t b = 0; b < plan->n_buffers; b++) {

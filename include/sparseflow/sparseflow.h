@@ -281,9 +281,9 @@ enum {
   SF_COMPILE_FREEZE = 1,     /* a kernel that is not in the cache is SF_STATUS_WOULD_COMPILE */
   SF_COMPILE_NO_CACHE = 2,   /* neither read nor write the disk cache */
   SF_COMPILE_CACHE_ONLY = 4, /* fill the cache, make no program: any target, not only this machine's */
-  SF_COMPILE_PRELOAD =
-      8 /* read all packed weights now; else those of a weight file that the cache has are read, in milliseconds, by
-                                the first run of a class that needs them. Since 0.1 */
+  /* Read all weights now. Else packed ones of a weight file that the cache has are read, in milliseconds, by the first run of a class that
+   * needs them; and of tables that are only looked up in, a run reads the rows that it wants and none before it did. Since 0.1 */
+  SF_COMPILE_PRELOAD = 8
 };
 
 typedef struct sf_compile_options {
@@ -360,7 +360,9 @@ typedef struct sf_tensor {
  * position outside of its range, a symbolic dimension beyond a table or cache, is SF_STATUS_INVALID_ARGUMENT. On an error outputs
  * are untouched.
  * Any number of threads may run one program; no allocation and no contended lock once as many runs as threads have ended. The first run
- * of a class loads its packed weights where they still wait in the cache (SF_COMPILE_PRELOAD), and others that want them wait for that. */
+ * of a class loads its packed weights where they still wait in the cache (SF_COMPILE_PRELOAD), and others that want them wait for that. Rows
+ * of a table that no run has looked up yet are read from the weight file; one that was cut or written to since it was opened is
+ * SF_STATUS_MALFORMED_FILE then. */
 SF_API sf_status sf_run(sf_program *program, int32_t n_inputs, const sf_tensor *inputs, int32_t n_outputs,
                         const sf_tensor *outputs);
 
