@@ -41,8 +41,8 @@ bool sfi_cache_has(sfi_cache *cache, const sfi_cache_key *key, uint64_t *out_byt
 /* Keeps a copy. Failing to is not an error. */
 void sfi_cache_put(sfi_cache *cache, const sfi_cache_key *key, bool disk, const void *payload, size_t size);
 /* Looks on disk, verifies the whole entry and keeps nothing: HIT (it is what `key` asks for, be it for this machine or another),
- * MISSING (with a reason where it is there but damaged), STALE (same kernel, other compiler, features or sources of the library), FOREIGN (unsafe
- * owner or mode, or not the asked features but some that this machine lacks). */
+ * MISSING (with a reason where it is there but damaged), STALE (same kernel, other compiler or features), FOREIGN (unsafe owner or mode, or not the
+ * asked features but some that this machine lacks). */
 sf_probe_state sfi_cache_probe(sfi_cache *cache, const sfi_cache_key *key, char *reason, size_t reason_size);
 /* Of the disk level. IO_ERROR, logged, where the directory cannot be read; all zero where there is none. */
 sf_status sfi_cache_measure(sfi_cache *cache, sf_cache_stats *out_stats);

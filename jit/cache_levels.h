@@ -21,7 +21,8 @@ typedef struct sfi_entry_source {
   uint64_t size;
 } sfi_entry_source;
 
-/* Name of the key's file: kind, target and key bytes. What may differ under one name (features, compiler, sources) is told by decoding. */
+/* Name of the key's file: the library's sources, kind, target and key bytes. What may differ under one name (features, compiler) is told by
+ * decoding. */
 sfi_digest sfi_entry_id(const sfi_cache_key *key);
 /* Everything before the payload. False: out of memory, or a key too long to be stored. */
 bool sfi_entry_encode(const sf_allocator *allocator, const sfi_cache_key *key, const void *payload, size_t size,

@@ -31,6 +31,14 @@ static sf_cache_stats measure(sfi_cache *cache) {
   return stats;
 }
 
+static void set_age(const char *path, long seconds) {
+  struct timespec times[2];
+  clock_gettime(CLOCK_REALTIME, &times[0]);
+  times[0].tv_sec -= seconds;
+  times[1] = times[0];
+  ck_assert_int_eq(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), 0);
+}
+
 /* ---- round trips ------------------------------------------------------------------------------------------------------- */
 
 /* About the sizes at which reading takes another path. */
@@ -156,6 +164,62 @@ START_TEST(memory_is_bounded) {
 }
 END_TEST
 
+/* ---- two libraries on one directory -------------------------------------------------------------------------------------------- */
+
+/* The library reads this one in place of its own, so that it can be a library of other sources: this definition comes first, so the linker
+ * does not look for the one in the archive. */
+static sfi_digest sources = {{1, 2, 3}};
+extern const sfi_digest sfi_sources_digest __attribute__((alias("sources")));
+
+/* A cache of the library whose sources end in `last`. */
+static sfi_cache *open_cache_of(uint8_t last) {
+  sources.bytes[15] = last;
+  return open_cache(folder, 1 << 20);
+}
+
+START_TEST(other_sources_live_side_by_side) {
+  made_key key;
+  char path[2][PATH_MAX];
+  sfi_blob blob;
+  int level;
+  for (int round = 0; round < 2; round++) { /* in the second nothing is put */
+    for (uint8_t last = 0; last < 2; last++) {
+      sfi_cache *cache = open_cache_of(last);
+      entry_path(folder, make_key(&key, 0), path[last]);
+      if (round == 0) {
+        ck_assert_int_eq(get(cache, 0, 1, reason), 0);
+        ck_assert_str_eq(reason, "");
+        ck_assert_int_eq(sfi_cache_probe(cache, &key.key, reason, sizeof reason), SF_PROBE_MISSING);
+        ck_assert_str_eq(reason, "");
+        sfi_cache_put(cache, &key.key, true, &last, 1);
+      }
+      sfi_cache_destroy(cache);
+      cache = open_cache_of(last);
+      ck_assert(sfi_cache_get(cache, &key.key, true, &blob, &level, reason, sizeof reason));
+      ck_assert_int_eq(level, 2);
+      ck_assert_uint_eq(blob.data[0], last);
+      sfi_blob_deinit(&blob);
+      ck_assert_int_eq(measure(cache).entries, round == 0 ? 1 + last : 2);
+      sfi_cache_destroy(cache);
+    }
+  }
+  /* Either counts and evicts what the other wrote, by age alone. */
+  sf_cache_stats stats = {0};
+  set_age(path[1], 1000);
+  sfi_cache *cache = open_cache_of(1);
+  ck_assert_int_eq(sfi_cache_prune(cache, 4096, &stats), SF_OK);
+  ck_assert_int_eq(stats.removed, 1);
+  ck_assert_int_eq(access(path[0], F_OK), 0);
+  /* The other's, renamed, is not taken. */
+  ck_assert_int_eq(atomic_load(&host.lines[SF_LOG_WARNING]), 0);
+  ck_assert_int_eq(rename(path[0], path[1]), 0);
+  ck_assert(!sfi_cache_get(cache, &key.key, true, &blob, &level, reason, sizeof reason));
+  ck_assert_ptr_nonnull(strstr(reason, "other sources of the library"));
+  ck_assert_int_eq(atomic_load(&host.lines[SF_LOG_WARNING]), 1);
+  sfi_cache_destroy(cache);
+}
+END_TEST
+
 /* ---- probes -------------------------------------------------------------------------------------------------------------- */
 
 static void probes_as(sfi_cache *cache, const sfi_cache_key *key, sf_probe_state state, const char *part) {
@@ -209,14 +273,6 @@ START_TEST(own_targets_run) {
 END_TEST
 
 /* ---- the cap --------------------------------------------------------------------------------------------------------------- */
-
-static void set_age(const char *path, long seconds) {
-  struct timespec times[2];
-  clock_gettime(CLOCK_REALTIME, &times[0]);
-  times[0].tv_sec -= seconds;
-  times[1] = times[0];
-  ck_assert_int_eq(utimensat(AT_FDCWD, path, times, AT_SYMLINK_NOFOLLOW), 0);
-}
 
 START_TEST(least_recently_used_goes_first) {
   made_key key;
@@ -426,6 +482,7 @@ int main(void) {
   tcase_add_test(tests, without_disk);
   tcase_add_test(tests, keys_are_compared_whole);
   tcase_add_test(tests, memory_is_bounded);
+  tcase_add_test(tests, other_sources_live_side_by_side);
   tcase_add_test(tests, probe_tells_why);
   tcase_add_test(tests, own_targets_run);
   tcase_add_test(tests, least_recently_used_goes_first);

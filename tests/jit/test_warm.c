@@ -225,7 +225,7 @@ static int change_entries(const char *folder, long at) {
   return n;
 }
 
-/* What is damaged or was written by other sources of the library is made anew. */
+/* What is damaged, or says that it is by other sources of the library than its name does, is made anew. */
 static void made_anew(int network, long at) {
   char folder[64];
   make_folder(folder);
