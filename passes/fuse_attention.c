@@ -27,6 +27,7 @@ typedef struct mask {
 
 typedef struct pattern {
   const sf_graph *graph;
+  const sfi_pass_env *env;
   sfi_diag *diag;
   sf_value q, k, v; /* of rank 4 */
   bool k_exchanged; /* k stands as [batch, head, feature, key] */
@@ -122,7 +123,7 @@ static float causal_number(const pattern *p, const mask *m, sfi_poly rows, sfi_p
   if (shape->rank < 2 || !sfi_poly_equal(rows, keys) || !sfi_poly_equal(shape->dims[shape->rank - 2], rows) ||
       !sfi_poly_equal(shape->dims[shape->rank - 1], keys))
     return 0;
-  const sfi_triangle t = sfi_triangle_of(p->graph, m->value, p->diag);
+  const sfi_triangle t = sfi_triangle_of(p->env, p->graph, m->value, p->diag);
   if (!t.known[0] || !t.known[1]) return 0;
   if (m->instead == SF_NO_VALUE) return t.value[0] == 0 && t.value[1] <= hiding ? t.value[1] : 0;
   return (t.value[0] != 0) != m->where_true && (t.value[1] != 0) == m->where_true ? number_of(p, m->instead) : 0;
@@ -262,7 +263,7 @@ sf_status sfi_fuse_attention(sfi_pass_env *env, const sf_graph *graph, sf_graph 
   *out_graph = NULL;
   if (!sfi_rewrite_begin(&rewrite, env, graph)) return SF_STATUS_OUT_OF_MEMORY;
   for (size_t i = 0; i < graph->n_nodes && !sfi_rewrite_failed(&rewrite); i++) {
-    pattern p = {.graph = graph, .diag = &rewrite.to->diag, .scale = 1};
+    pattern p = {.graph = graph, .env = env, .diag = &rewrite.to->diag, .scale = 1};
     if (matches(&p, (sf_value)i))
       rewrite.map[i] = make(&rewrite, &p, &graph->nodes[i]);
     else

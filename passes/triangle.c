@@ -2,9 +2,10 @@
  * tables that exporters write, cut to the sequence. See triangle.h. */
 #include "triangle.h"
 
-#include <math.h>
-
-enum { DEPTH_MOST = 8 }; /* of operations: what a mask needs, and few enough where operands are shared */
+enum {
+  DEPTH_MOST = 8, /* of operations: what a mask needs, and few enough where operands are shared */
+  OPERANDS_MOST = 3
+};
 
 /* Of a square table, or many: the numbers on and below its diagonal are one, those above it one. */
 static sfi_triangle of_table(const sfi_node *node, sfi_diag *diag) {
@@ -43,55 +44,31 @@ static bool keeps_corner(const sf_graph *graph, const sfi_node *node) {
   return true;
 }
 
-static sfi_triangle at_depth(const sf_graph *graph, sf_value value, int32_t depth, sfi_diag *diag) {
+static sfi_triangle at_depth(const sfi_pass_env *env, const sf_graph *graph, sf_value value, int32_t depth, sfi_diag *diag) {
   const sfi_node *node = &graph->nodes[value];
-  sfi_triangle t = {{false, false}, {0, 0}}, x[3];
+  sfi_triangle t = {{false, false}, {0, 0}}, x[OPERANDS_MOST];
   if (sfi_node_is_static(node)) return of_table(node, diag);
-  if (depth == DEPTH_MOST || node->n_inputs < 1 || node->n_inputs > 3) return t;
-  switch ((int)node->op) {
-  case SF_OP_SLICE:
-  case SF_OP_RESHAPE:
-  case SF_OP_EXPAND:
-    return keeps_corner(graph, node) ? at_depth(graph, node->inputs[0], depth + 1, diag) : t;
-  case SF_OP_WHERE:
-  case SF_OP_EQUAL:
-  case SF_OP_LESS:
-  case SF_OP_ADD:
-  case SF_OP_SUB:
-  case SF_OP_MUL:
-    break;
-  default:
-    return t;
+  if (depth == DEPTH_MOST || node->n_inputs < 1 || node->n_inputs > OPERANDS_MOST) return t;
+  if (node->op == SF_OP_SLICE || node->op == SF_OP_RESHAPE || node->op == SF_OP_EXPAND)
+    return keeps_corner(graph, node) ? at_depth(env, graph, node->inputs[0], depth + 1, diag) : t;
+  if (!(sfi_op_of(node->op)->flags & SF_OPF_ELEMENTWISE)) return t;
+  const sf_tensor pair = {.dtype = SF_F32, .rank = 1, .dims = {2}};
+  sf_tensor operands[OPERANDS_MOST], result = pair;
+  for (int32_t i = 0; i < node->n_inputs; i++) {
+    x[i] = at_depth(env, graph, node->inputs[i], depth + 1, diag);
+    operands[i] = pair;
+    operands[i].data = x[i].value;
   }
-  for (int32_t i = 0; i < node->n_inputs; i++) x[i] = at_depth(graph, node->inputs[i], depth + 1, diag);
+  result.data = t.value;
+  env->evaluate(graph, value, operands, &result);
   for (int side = 0; side < 2; side++) {
-    const float a = x[0].value[side], b = x[1].value[side];
-    t.known[side] = x[0].known[side] && x[1].known[side];
-    switch ((int)node->op) {
-    case SF_OP_WHERE:
-      t.known[side] = x[0].known[side] && !isnan(a) && x[a != 0 ? 1 : 2].known[side];
-      t.value[side] = x[a != 0 ? 1 : 2].value[side];
-      break;
-    case SF_OP_EQUAL:
-      t.value[side] = a == b;
-      break;
-    case SF_OP_LESS:
-      t.value[side] = a < b;
-      break;
-    case SF_OP_ADD:
-      t.value[side] = a + b;
-      break;
-    case SF_OP_SUB:
-      t.value[side] = a - b;
-      break;
-    default:
-      t.value[side] = a * b;
-      break;
-    }
+    const int32_t unread = node->op != SF_OP_WHERE || !x[0].known[side] ? -1 : x[0].value[side] != 0 ? 2 : 1;
+    t.known[side] = true;
+    for (int32_t i = 0; i < node->n_inputs; i++) t.known[side] &= i == unread || x[i].known[side];
   }
   return t;
 }
 
-sfi_triangle sfi_triangle_of(const sf_graph *graph, sf_value value, sfi_diag *diag) {
-  return at_depth(graph, value, 0, diag);
+sfi_triangle sfi_triangle_of(const sfi_pass_env *env, const sf_graph *graph, sf_value value, sfi_diag *diag) {
+  return at_depth(env, graph, value, 0, diag);
 }

@@ -3,7 +3,7 @@
 #ifndef SFI_TRIANGLE_H
 #define SFI_TRIANGLE_H
 
-#include "graph.h"
+#include "passes.h"
 
 typedef struct sfi_triangle {
   bool known[2]; /* of element [.., row, column]: [0] where column <= row, [1] where column > row */
@@ -12,6 +12,6 @@ typedef struct sfi_triangle {
 
 /* Of a value of at least two dimensions; what is not known may be anything. Reads static operands; one that cannot be read is an error in
  * diag. */
-sfi_triangle sfi_triangle_of(const sf_graph *graph, sf_value value, sfi_diag *diag);
+sfi_triangle sfi_triangle_of(const sfi_pass_env *env, const sf_graph *graph, sf_value value, sfi_diag *diag);
 
 #endif
