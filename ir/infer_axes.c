@@ -14,7 +14,7 @@ sf_status sfi_infer_softmax(const sf_graph *graph, sfi_node *node, sfi_diag *dia
 }
 
 /* Scale and bias have exactly the extents that are normalised: those from axis on. */
-sf_status sfi_infer_layer_norm(const sf_graph *graph, sfi_node *node, sfi_diag *diag) {
+sf_status sfi_infer_normalize(const sf_graph *graph, sfi_node *node, sfi_diag *diag) {
   int32_t axis;
   sf_status st;
   const sfi_shape *x = sfi_operand_shape(graph, node, 0);

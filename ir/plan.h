@@ -179,6 +179,7 @@ typedef struct sfi_kernel {
   sfi_extent reduce_extent[SFI_SPACE_MAX]; /* accesses' strides [rank .. rank + reduce_rank) */
   int32_t axis;                            /* SOFTMAX, NORMALIZE */
   double eps;
+  bool centred; /* NORMALIZE; false: about 0 in place of the mean */
   sfi_pool pool;
   sfi_contract contract;
   sfi_attend attend;

@@ -144,7 +144,7 @@ void sfi_kernel_key(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text *ou
   if (kernel->anchor == SFI_ANCHOR_SOFTMAX || kernel->anchor == SFI_ANCHOR_NORMALIZE) {
     uint64_t eps;
     memcpy(&eps, &kernel->eps, sizeof eps);
-    sfi_text_printf(out, "axis %d eps %016llx\n", kernel->axis, (unsigned long long)eps);
+    sfi_text_printf(out, "axis %d eps %016llx centred %d\n", kernel->axis, (unsigned long long)eps, kernel->centred);
   }
   if (kernel->anchor == SFI_ANCHOR_ATTEND) put_attend(&kernel->attend, out);
   if (kernel->anchor == SFI_ANCHOR_POOL) put_pool(&kernel->pool, out);

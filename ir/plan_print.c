@@ -40,6 +40,7 @@ static void print_space(const sfi_plan *plan, const sfi_kernel *kernel, sfi_text
   }
   if (kernel->anchor == SFI_ANCHOR_SOFTMAX || kernel->anchor == SFI_ANCHOR_NORMALIZE) {
     sfi_text_printf(out, ", along %d", kernel->axis);
+    if (kernel->anchor == SFI_ANCHOR_NORMALIZE && !kernel->centred) sfi_text_printf(out, " about 0");
   }
   if (kernel->anchor != SFI_ANCHOR_CONTRACT && kernel->anchor != SFI_ANCHOR_PRODUCT) {
     sfi_text_printf(out, ", tiles of %d", kernel->tile_dims);

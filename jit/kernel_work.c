@@ -56,8 +56,8 @@ static double flops_of(const sfi_kernel *kernel, int64_t symbol, bool dense) {
     return epilogue + points * reduced_of(kernel, symbol) * pre;
   case SFI_ANCHOR_SOFTMAX: /* maximum, difference, exponential, sum, quotient */
     return epilogue + points * (4 + pre);
-  case SFI_ANCHOR_NORMALIZE: /* two sums, square, difference, product */
-    return epilogue + points * (4 + pre);
+  case SFI_ANCHOR_NORMALIZE: /* square, sum, product; and sum, difference */
+    return epilogue + points * ((kernel->centred ? 4 : 2) + pre);
   case SFI_ANCHOR_POOL:
     return epilogue + points * (double)(kernel->pool.kernel[0] * kernel->pool.kernel[1]);
   case SFI_ANCHOR_CONTRACT:

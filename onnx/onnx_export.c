@@ -167,6 +167,21 @@ static sf_status put_layer_norm(exporter *x, const sfi_node *node, const char *o
   return SF_OK;
 }
 
+/* RMSNormalization came with operator set 23. */
+static void put_rms_norm(exporter *x, const sfi_node *node, const char *out) {
+  const char *first = operand(x, node, 0);
+  const int32_t rank = shape_of(x, node, 0)->rank;
+  const int64_t axis = sfi_attr_int(node, SF_ATTR_AXIS);
+  int64_t axes[SF_MAX_RANK], count = 0;
+  for (int64_t d = axis < 0 ? axis + rank : axis; d < rank; d++) axes[count++] = d;
+  const char *mean = put(x, "ReduceMean", NAMES(put(x, "Mul", NAMES(first, first), NO_ATTRS, NULL), put_ints(x, count, axes)),
+                         ATTRS(int_attr("keepdims", 1)), NULL);
+  const char *sum = put(x, "Add", NAMES(mean, put_float(x, sfi_attr_of(node, SF_ATTR_EPS)->f)), NO_ATTRS, NULL);
+  const char *normal =
+      put(x, "Div", NAMES(first, put(x, "Sqrt", NAMES(sum), NO_ATTRS, NULL)), NO_ATTRS, node->n_inputs > 1 ? NULL : out);
+  if (node->n_inputs > 1) put(x, "Mul", NAMES(normal, operand(x, node, 1)), NO_ATTRS, out);
+}
+
 /* The extent of the symbolic dimension in a run, as a list of one. */
 static const char *put_symbol(exporter *x) {
   const sf_graph *graph = x->graph;
@@ -376,6 +391,9 @@ static sf_status put_operation(exporter *x, const sfi_node *node, const char *ou
     break;
   case SF_OP_LAYER_NORM:
     return put_layer_norm(x, node, out);
+  case SF_OP_RMS_NORM:
+    put_rms_norm(x, node, out);
+    break;
   case SF_OP_BATCH_NORM:
     put(x, "BatchNormalization", operands, n, ATTRS(float_attr("epsilon", sfi_attr_of(node, SF_ATTR_EPS)->f)), out);
     break;

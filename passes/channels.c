@@ -181,6 +181,7 @@ void sfi_channel_links(const sf_graph *graph, sf_value value, sfi_channel_link_f
     link_beside(&l, UINT32_C(1) << axis_of(&l, sfi_attr_int(l.node, SF_ATTR_AXIS)));
     break;
   case SF_OP_LAYER_NORM:
+  case SF_OP_RMS_NORM:
     link_beside(&l, ~UINT32_C(0) << axis_of(&l, sfi_attr_int(l.node, SF_ATTR_AXIS)));
     break;
   case SF_OP_MAX_POOL:

@@ -1,5 +1,5 @@
-/* Operations that exporters write out in smaller ones, made one again: gelu, gelu_tanh, silu and layer_norm. One kernel or one tail of a
- * kernel instead of a chain, and for layer_norm no passes over memory in between.
+/* Operations that exporters write out in smaller ones, made one again: gelu, gelu_tanh, silu, layer_norm and rms_norm. One kernel or one
+ * tail of a kernel instead of a chain, and for norms no passes over memory in between.
  * Better after simplify, which puts static operands behind. Preserves values but for rounding. Numbers are compared to the precision of
  * fp32. A match needs x in the shape of the result, so nothing is broadcast but the numbers. What else reads the smaller operations keeps
  * them. */
@@ -106,29 +106,51 @@ static int32_t mean_from(const sfi_rewrite *rewrite, const sfi_node *mean, sf_va
   return seen == (UINT32_C(1) << rank) - (UINT32_C(1) << first) ? first : -1;
 }
 
-/* d / sqrt(mean(d^2) + eps) with d = x - mean(x), both means over the last dimensions. */
-static sf_value layer_norm(sfi_rewrite *rewrite, const sfi_node *quotient) {
-  sf_value d = quotient->inputs[0];
-  const sfi_node *difference = at(rewrite, d), *root = at(rewrite, quotient->inputs[1]);
-  if (difference->op != SF_OP_SUB || root->op != SF_OP_SQRT) return SF_NO_VALUE;
-  sf_value x = difference->inputs[0];
-  int32_t axis = mean_from(rewrite, at(rewrite, difference->inputs[1]), x);
+/* The first of the dimensions that `root`, sqrt(mean(d^2) + eps), has its mean over, if those are the last ones; -1: it is no such root. */
+static int32_t deviation_from(const sfi_rewrite *rewrite, const sfi_node *root, sf_value d, float *out_eps) {
+  if (root->op != SF_OP_SQRT) return -1;
   const sfi_node *sum = at(rewrite, root->inputs[0]);
-  if (axis < 0 || sum->op != SF_OP_ADD) return SF_NO_VALUE;
-  const sfi_node *eps = at(rewrite, sum->inputs[1]), *variance = at(rewrite, sum->inputs[0]);
-  if (!eps->data || eps->dtype != SF_F32 || eps->bytes != sizeof(float)) return SF_NO_VALUE;
-  float number = *(const float *)eps->data;
-  const sfi_node *square = variance->op == SF_OP_REDUCE_MEAN ? at(rewrite, variance->inputs[0]) : variance;
-  if (square->op != SF_OP_MUL || square->inputs[0] != d || square->inputs[1] != d) return SF_NO_VALUE;
-  if (mean_from(rewrite, variance, variance->inputs[0]) != axis || !(number >= 0) || isinf(number)) return SF_NO_VALUE;
-  sf_attr attrs[2] = {{.id = SF_ATTR_AXIS, .i = axis}, {.id = SF_ATTR_EPS, .f = (double)number}};
-  return one(rewrite, quotient, SF_OP_LAYER_NORM, x, 2, attrs);
+  if (sum->op != SF_OP_ADD) return -1;
+  const sfi_node *eps = at(rewrite, sum->inputs[1]), *mean = at(rewrite, sum->inputs[0]);
+  if (!eps->data || eps->dtype != SF_F32 || eps->bytes != sizeof(float) || mean->op != SF_OP_REDUCE_MEAN) return -1;
+  *out_eps = *(const float *)eps->data;
+  const sfi_node *square = at(rewrite, mean->inputs[0]);
+  if (square->op != SF_OP_MUL || square->inputs[0] != d || square->inputs[1] != d) return -1;
+  return *out_eps >= 0 && !isinf(*out_eps) ? mean_from(rewrite, mean, mean->inputs[0]) : -1;
+}
+
+/* Layer norm or RMS norm in place of `like`, x / sqrt(mean(x^2) + eps), means over the last dimensions: layer norm where x is what is left
+ * of something without its mean over the same. */
+static sf_value norm(sfi_rewrite *rewrite, const sfi_node *like, sf_value x, const sfi_node *root) {
+  float eps = 0;
+  const int32_t axis = deviation_from(rewrite, root, x, &eps);
+  if (axis < 0) return SF_NO_VALUE;
+  const sfi_node *difference = at(rewrite, x);
+  const bool centred =
+      difference->op == SF_OP_SUB && mean_from(rewrite, at(rewrite, difference->inputs[1]), difference->inputs[0]) == axis;
+  const sf_attr attrs[2] = {{.id = SF_ATTR_AXIS, .i = axis}, {.id = SF_ATTR_EPS, .f = (double)eps}};
+  if (centred) x = difference->inputs[0];
+  return one(rewrite, like, centred ? SF_OP_LAYER_NORM : SF_OP_RMS_NORM, x, 2, attrs);
+}
+
+static sf_value norm_by_quotient(sfi_rewrite *rewrite, const sfi_node *quotient) {
+  return norm(rewrite, quotient, quotient->inputs[0], at(rewrite, quotient->inputs[1]));
+}
+
+static sf_value norm_by_product(sfi_rewrite *rewrite, const sfi_node *product) {
+  sf_value made = SF_NO_VALUE;
+  for (int32_t k = 0; k < 2 && made == SF_NO_VALUE; k++) {
+    const sfi_node *reciprocal = at(rewrite, product->inputs[1 - k]);
+    if (reciprocal->op == SF_OP_DIV && holds(rewrite, reciprocal, 0, 1))
+      made = norm(rewrite, product, product->inputs[k], at(rewrite, reciprocal->inputs[1]));
+  }
+  return made;
 }
 
 static const struct rule {
   sf_op op; /* of the last of the smaller operations */
   sf_value (*apply)(sfi_rewrite *rewrite, const sfi_node *node);
-} rules[] = {{SF_OP_MUL, gelu}, {SF_OP_MUL, silu}, {SF_OP_DIV, layer_norm}};
+} rules[] = {{SF_OP_MUL, gelu}, {SF_OP_MUL, silu}, {SF_OP_MUL, norm_by_product}, {SF_OP_DIV, norm_by_quotient}};
 
 sf_status sfi_compose(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph) {
   sfi_rewrite rewrite;

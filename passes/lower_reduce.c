@@ -1,4 +1,4 @@
-/* Operations along dimensions: softmax, layer norm, reductions, pools. Along the last dimension of a value in panels they stay in
+/* Operations along dimensions: softmax, norms, reductions, pools. Along the last dimension of a value in panels they stay in
  * panels, where vectors run across columns. */
 #include "lower.h"
 
@@ -57,7 +57,7 @@ void sfi_low_softmax(sfi_lowering *l, sf_value v) {
   sfi_low_push(l, &kernel);
 }
 
-void sfi_low_layer_norm(sfi_lowering *l, sf_value v) {
+void sfi_low_normalize(sfi_lowering *l, sf_value v) {
   const sfi_node *node = &l->graph->nodes[v];
   const sfi_shape *shape = &l->values[v].shape;
   const int32_t axis = axis_of(node, shape->rank);
@@ -65,6 +65,7 @@ void sfi_low_layer_norm(sfi_lowering *l, sf_value v) {
   sfi_grouping grouping = {0};
   bool panels;
   kernel.eps = sfi_attr_of(node, SF_ATTR_EPS)->f;
+  kernel.centred = node->op == SF_OP_LAYER_NORM;
   along_axis(l, v, axis, shape->rank, &kernel, &grouping, &panels);
   int32_t value = 0;
   for (int32_t i = 1; i < node->n_inputs; i++) {

@@ -341,19 +341,19 @@ static bool attention(analysis *a) {
   return true;
 }
 
-/* (x - mean) / deviation of one row, before scale and bias. */
+/* (x - mean) / deviation of one row, before scale and bias; of RMS norm the mean is 0. */
 static void normalize_row(const analysis *a, int64_t begin, int64_t count, double *y, double *e) {
   const double *x = of(&a->x[0]) + begin, *ex = of(&a->e[0]) + begin;
   double n = (double)count, sum = 0, sum_abs = 0, sum_errors = 0, squares = 0, error_squares = 0, largest = 0;
-  bool finite = true;
+  bool finite = true, centred = a->call.node->op == SF_OP_LAYER_NORM;
   for (int64_t i = 0; i < count; i++) {
     finite = finite && isfinite(x[i]);
-    sum += x[i];
-    sum_abs += finite_abs(x[i]);
+    sum += centred ? x[i] : 0;
+    sum_abs += centred ? finite_abs(x[i]) : 0;
     sum_errors += ex[i];
     largest = fmax(largest, finite_abs(x[i]));
   }
-  double mean = sum / n, mean_error = sum_errors / n + a->rounding * sum_abs / n;
+  double mean = sum / n, mean_error = centred ? sum_errors / n + a->rounding * sum_abs / n : 0;
   for (int64_t i = 0; i < count; i++) {
     squares += (x[i] - mean) * (x[i] - mean);
     error_squares += (ex[i] + mean_error) * (ex[i] + mean_error);
@@ -368,7 +368,7 @@ static void normalize_row(const analysis *a, int64_t begin, int64_t count, doubl
   }
 }
 
-static bool layer_norm(analysis *a) {
+static bool normalize(analysis *a) {
   const sf_tensor *x = &a->x[0];
   int32_t axis = sfi_ref_axis(sfi_attr_int(a->call.node, SF_ATTR_AXIS), x->rank), n_inputs = a->call.node->n_inputs;
   int64_t rows = sfi_ref_span(x, 0, axis), count = sfi_ref_span(x, axis, x->rank);
@@ -419,7 +419,8 @@ static bool analyse(analysis *a) {
   case SF_OP_SOFTMAX:
     return softmax(a), true;
   case SF_OP_LAYER_NORM:
-    return layer_norm(a);
+  case SF_OP_RMS_NORM:
+    return normalize(a);
   case SF_OP_BATCH_NORM:
     return batch_norm(a), true;
   case SF_OP_AVG_POOL:

@@ -38,7 +38,8 @@ int64_t sf_depth_of(const sfi_node *node, const sf_tensor *inputs, const sf_tens
   case SF_OP_AVG_POOL:
     return sfi_attr_of(node, SF_ATTR_KERNEL)->ints[0] * sfi_attr_of(node, SF_ATTR_KERNEL)->ints[1];
   case SF_OP_SOFTMAX:
-  case SF_OP_LAYER_NORM: {
+  case SF_OP_LAYER_NORM:
+  case SF_OP_RMS_NORM: {
     int64_t axis = sfi_attr_int(node, SF_ATTR_AXIS), depth = 1;
     if (axis < 0) axis += x->rank;
     for (int64_t d = axis; d < (node->op == SF_OP_SOFTMAX ? axis + 1 : x->rank); d++) depth *= x->dims[d];

@@ -209,7 +209,7 @@ static float along_axis(interp *in, const int64_t *index) {
     WALK sum += exp(HERE - max);
     return (float)(exp(own - max) / sum);
   }
-  WALK sum += HERE;
+  if (k->centred) WALK sum += HERE;
   const double mean = sum / (double)n;
   WALK squares += (HERE - mean) * (HERE - mean);
   return (float)((own - mean) / sqrt(squares / (double)n + k->eps));

@@ -392,8 +392,10 @@ static sf_value along_axis(maker *m, sf_value x) {
     dims[d - at] = extent(m, x, d);
     affine = affine && dims[d - at] >= 1;
   }
-  for (int k = 1; affine && k < 3; k++) inputs[k] = static_tensor(m, rank - at, dims, true, false);
-  return op(m, SF_OP_LAYER_NORM, affine ? 3 : 1, inputs, 1, &axis);
+  const bool centred = chance(&m->random, 50);
+  const int n = affine ? (centred ? 3 : 2) : 1;
+  for (int k = 1; k < n; k++) inputs[k] = static_tensor(m, rank - at, dims, true, false);
+  return op(m, centred ? SF_OP_LAYER_NORM : SF_OP_RMS_NORM, n, inputs, 1, &axis);
 }
 
 static sf_value reduce(maker *m, sf_value x) {

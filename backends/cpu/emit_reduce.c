@@ -156,38 +156,49 @@ static void softmax_body(sfi_emission *e, const sfi_point *point) {
   sfi_inner_walk(e, point, k->axis, 1, extent, along, NULL, 0, finish_step, &f);
 }
 
-/* Sum and sum of squares of a line, carried in fp64: the square of an fp32 number is exact there, and what cancels when the square of the
- * mean is taken off is far below fp32's own error of the mean. One pass instead of two. */
-static void add_moments(sfi_emission *e, LLVMValueRef v, LLVMValueRef *sum, LLVMValueRef *squares) {
-  v = LLVMBuildFPExt(e->builder, v, LLVMTypeOf(*sum), "");
-  *sum = LLVMBuildFAdd(e->builder, *sum, v, "");
-  *squares = sfi_fma(e, v, v, *squares);
+/* Sum of squares of a line and, where it is centred, its sum, carried in fp64: the square of an fp32 number is exact there, and what cancels
+ * when the square of the mean is taken off is far below fp32's own error of the mean. One pass instead of two. Moments stand `stride` apart. */
+static int32_t moments_of(const sfi_kernel *k) {
+  return k->centred ? 2 : 1;
+}
+
+static void add_moments(sfi_emission *e, LLVMValueRef v, LLVMValueRef *moments, int32_t stride) {
+  v = LLVMBuildFPExt(e->builder, v, LLVMTypeOf(moments[0]), "");
+  if (e->kernel->centred) moments[stride] = LLVMBuildFAdd(e->builder, moments[stride], v, "");
+  moments[0] = sfi_fma(e, v, v, moments[0]);
 }
 
 static void moments_step(sfi_emission *e, const sfi_point *point, LLVMValueRef *carried, void *user) {
   const bool *along = user;
-  LLVMValueRef next[2] = {carried[0], carried[1]};
-  add_moments(e, sfi_expr_value(e, &e->kernel->pre, point, NULL), &next[0], &next[1]);
-  for (int i = 0; i < 2; i++)
+  const int32_t n = moments_of(e->kernel);
+  LLVMValueRef next[2];
+  for (int32_t i = 0; i < n; i++) next[i] = carried[i];
+  add_moments(e, sfi_expr_value(e, &e->kernel->pre, point, NULL), next, 1);
+  for (int32_t i = 0; i < n; i++)
     carried[i] = *along && point->mask ? LLVMBuildSelect(e->builder, point->mask, next[i], carried[i], "") : next[i];
 }
 
-/* What the last pass needs of a line of n elements: the mean, and 1 / sqrt(variance + eps). In fp64, as variances of fp32 numbers may be
- * beyond fp32. */
-static finish normal_of(sfi_emission *e, LLVMValueRef sum, LLVMValueRef squares, LLVMTypeRef narrow) {
+/* What the last pass needs of a line of n elements, by its moments `stride` apart: the mean, where it is centred, and
+ * 1 / sqrt(variance + eps). In fp64, as variances of fp32 numbers may be beyond fp32. */
+static finish normal_of(sfi_emission *e, const LLVMValueRef *moments, int32_t stride, LLVMTypeRef narrow) {
   const sfi_kernel *k = e->kernel;
-  LLVMTypeRef type = LLVMTypeOf(sum), f64 = LLVMDoubleTypeInContext(e->context);
+  LLVMTypeRef type = LLVMTypeOf(moments[0]), f64 = LLVMDoubleTypeInContext(e->context);
   LLVMValueRef count = LLVMBuildSIToFP(e->builder, sfi_extent_value(e, k->extent[k->axis]), f64, ""),
                eps = LLVMConstReal(f64, k->eps), one = LLVMConstReal(f64, 1);
   if (LLVMGetTypeKind(type) == LLVMVectorTypeKind) count = sfi_splat(e, count), eps = sfi_splat(e, eps), one = sfi_splat(e, one);
-  LLVMValueRef mean = LLVMBuildFDiv(e->builder, sum, count, ""), zero = LLVMConstNull(type);
-  LLVMValueRef variance = sfi_fma(e, LLVMBuildFNeg(e->builder, mean, ""), sum, squares);
-  LLVMValueRef below = LLVMBuildFCmp(e->builder, LLVMRealOLT, variance, zero, ""); /* by rounding */
-  variance = LLVMBuildFDiv(e->builder, LLVMBuildSelect(e->builder, below, zero, variance, ""), count, "");
-  LLVMValueRef raised = LLVMBuildFAdd(e->builder, variance, eps, "");
+  finish f = {0};
+  LLVMValueRef squares = moments[0];
+  if (k->centred) {
+    LLVMValueRef sum = moments[stride], mean = LLVMBuildFDiv(e->builder, sum, count, ""), zero = LLVMConstNull(type);
+    squares = sfi_fma(e, LLVMBuildFNeg(e->builder, mean, ""), sum, squares);
+    LLVMValueRef below = LLVMBuildFCmp(e->builder, LLVMRealOLT, squares, zero, ""); /* by rounding */
+    squares = LLVMBuildSelect(e->builder, below, zero, squares, "");
+    f.minus = LLVMBuildFPTrunc(e->builder, mean, narrow, "");
+  }
+  LLVMValueRef raised = LLVMBuildFAdd(e->builder, LLVMBuildFDiv(e->builder, squares, count, ""), eps, "");
   LLVMValueRef deviation = sfi_intrinsic(e, "llvm.sqrt", &type, 1, &raised, 1);
-  return (finish){.minus = LLVMBuildFPTrunc(e->builder, mean, narrow, ""),
-                  .times = LLVMBuildFPTrunc(e->builder, LLVMBuildFDiv(e->builder, one, deviation, ""), narrow, "")};
+  f.times = LLVMBuildFPTrunc(e->builder, LLVMBuildFDiv(e->builder, one, deviation, ""), narrow, "");
+  return f;
 }
 
 static void normalize_body(sfi_emission *e, const sfi_point *point) {
@@ -196,10 +207,11 @@ static void normalize_body(sfi_emission *e, const sfi_point *point) {
   bool along = axis_along(k), vector = along || point->vector;
   LLVMTypeRef f64 = LLVMDoubleTypeInContext(e->context), wide = vector ? LLVMVectorType(f64, (unsigned)e->lanes) : f64;
   LLVMValueRef moments[2] = {LLVMConstNull(wide), LLVMConstNull(wide)};
-  sfi_inner_walk(e, point, k->axis, 1, extent, along, moments, 2, moments_step, &along);
-  for (int i = 0; along && i < 2; i++) moments[i] = sum_of_lanes(e, moments[i]);
-  finish f = normal_of(e, moments[0], moments[1], point->vector && !along ? e->vec : e->f32);
-  if (along) f.minus = sfi_splat(e, f.minus), f.times = sfi_splat(e, f.times);
+  sfi_inner_walk(e, point, k->axis, 1, extent, along, moments, (unsigned)moments_of(k), moments_step, &along);
+  for (int32_t i = 0; along && i < moments_of(k); i++) moments[i] = sum_of_lanes(e, moments[i]);
+  finish f = normal_of(e, moments, 1, point->vector && !along ? e->vec : e->f32);
+  if (along && f.minus) f.minus = sfi_splat(e, f.minus);
+  if (along) f.times = sfi_splat(e, f.times);
   sfi_inner_walk(e, point, k->axis, 1, extent, along, NULL, 0, finish_step, &f);
 }
 
@@ -219,9 +231,9 @@ static void panel_feature(sfi_emission *e, panel *p, LLVMValueRef feature) {
   for (int32_t v = 0; v < p->vectors; v++) p->at[v].index[e->kernel->axis] = feature;
 }
 
-/* Moments of all columns: those of feature f go to set f % sets. moments: the sums of each vector, then the sums of squares. */
+/* Moments of all columns: those of feature f go to set f % sets. moments: the sums of squares of each vector, then the sums. */
 static void panel_moments(sfi_emission *e, panel *p, int64_t features, LLVMValueRef *moments) {
-  const int32_t each = 2 * p->vectors, sets = SETS / p->vectors, count = each * sets;
+  const int32_t each = moments_of(e->kernel) * p->vectors, sets = SETS / p->vectors, count = each * sets;
   const int64_t whole = features / sets * sets;
   LLVMValueRef next[4 * SETS];
   for (int32_t i = 0; i < count; i++)
@@ -232,14 +244,14 @@ static void panel_moments(sfi_emission *e, panel *p, int64_t features, LLVMValue
   for (int32_t s = 0; s < sets; s++) {
     panel_feature(e, p, sfi_addi(e, loop.index, sfi_i64(e, s)));
     for (int32_t v = 0; v < p->vectors; v++)
-      add_moments(e, sfi_expr_value(e, &e->kernel->pre, &p->at[v], NULL), &next[s * each + v], &next[s * each + p->vectors + v]);
+      add_moments(e, sfi_expr_value(e, &e->kernel->pre, &p->at[v], NULL), &next[s * each + v], p->vectors);
   }
   sfi_loop_end(e, &loop, next);
   for (int64_t f = whole; f < features; f++) {
     LLVMValueRef *set = loop.carried + (f - whole) * each;
     panel_feature(e, p, sfi_i64(e, f));
     for (int32_t v = 0; v < p->vectors; v++)
-      add_moments(e, sfi_expr_value(e, &e->kernel->pre, &p->at[v], NULL), &set[v], &set[p->vectors + v]);
+      add_moments(e, sfi_expr_value(e, &e->kernel->pre, &p->at[v], NULL), &set[v], p->vectors);
   }
   for (int32_t i = 0; i < each; i++) {
     moments[i] = loop.carried[i];
@@ -259,7 +271,7 @@ static void normalize_panel(sfi_emission *e, LLVMValueRef t) {
     p.at[v].mask = sfi_mask_below(e, column, sfi_poly_value(e, k->ragged.columns));
   }
   panel_moments(e, &p, features, moments);
-  for (int32_t v = 0; v < p.vectors; v++) f[v] = normal_of(e, moments[v], moments[p.vectors + v], e->vec);
+  for (int32_t v = 0; v < p.vectors; v++) f[v] = normal_of(e, &moments[v], p.vectors, e->vec);
   sfi_loop loop;
   sfi_loop_begin(e, &loop, sfi_i64(e, 0), sfi_i64(e, features), sfi_i64(e, 1), NULL, 0);
   panel_feature(e, &p, loop.index);

@@ -1,4 +1,4 @@
-/* Operations that look along dimensions: reductions, softmax, layer norm; and batch norm, whose statistics are given. */
+/* Operations that look along dimensions: reductions, softmax, layer and RMS norm; and batch norm, whose statistics are given. */
 #include "ref_kernel.h"
 
 void sfi_ref_reduce(const sfi_ref_call *call) {
@@ -46,14 +46,16 @@ void sfi_ref_softmax(const sfi_ref_call *call) {
   }
 }
 
-void sfi_ref_layer_norm(const sfi_ref_call *call) {
+/* RMS norm is layer norm about 0. */
+void sfi_ref_normalize(const sfi_ref_call *call) {
   const sf_tensor *x = &call->inputs[0];
   int32_t axis = sfi_ref_axis(sfi_attr_int(call->node, SF_ATTR_AXIS), x->rank), n_inputs = call->node->n_inputs;
   int64_t rows = sfi_ref_span(x, 0, axis), count = sfi_ref_span(x, axis, x->rank);
   double eps = sfi_attr_of(call->node, SF_ATTR_EPS)->f;
+  bool centred = call->node->op == SF_OP_LAYER_NORM;
   for (int64_t row = 0; row < rows; row++) {
     double sum = 0, squares = 0;
-    for (int64_t i = 0; i < count; i++) sum += sfi_ref_load(x, row * count + i);
+    for (int64_t i = 0; centred && i < count; i++) sum += sfi_ref_load(x, row * count + i);
     double mean = sum / (double)count;
     for (int64_t i = 0; i < count; i++) {
       double d = sfi_ref_load(x, row * count + i) - mean;

@@ -546,7 +546,7 @@ static void build_everything(sf_graph *g) {
   sf_graph_output(g, NULL,
                   sf_graph_op(g, SF_OP_EXPAND, 1, (const sf_value[]){sf_reshape(g, two, 1, (const int64_t[]){1})}, 1, &wide));
   flat = sf_matmul(g, flat, sf_transpose(g, flat, 2, (const int64_t[]){1, 0}), false, false);
-  flat = sf_unary(g, SF_OP_LAYER_NORM, sf_softmax(g, flat, -1));
+  flat = sf_unary(g, SF_OP_RMS_NORM, sf_unary(g, SF_OP_LAYER_NORM, sf_softmax(g, flat, -1)));
   sf_value heads = sf_graph_input(g, "heads", SF_F32, 4, (const int64_t[]){1, 2, SF_DIM_SYMBOLIC, 3});
   sf_graph_output(g, "attended", sf_graph_op(g, SF_OP_ATTENTION, 3, (const sf_value[]){heads, heads, heads}, 0, NULL));
   sf_value cache = sf_graph_input(g, "cache", SF_F32, 1, (const int64_t[]){9}), at = sf_graph_input(g, "at", SF_I64, 0, NULL);

@@ -213,7 +213,7 @@ static void write_weights(sf_graph *graph) {
 
 START_TEST(random_graphs_reach_a_fixpoint) {
   size_t values = 0, operations = 0;
-  for (random_state = 1; random_state <= 4000;) {
+  for (random_state = 1; random_state <= 12000;) {
     uint64_t seed = random_state;
     sf_graph *graph = random_graph();
     write_weights(graph);

@@ -369,14 +369,15 @@ def softmax_cases():
     o.write()
 
 
-def layer_norm_cases():
-    o = Operation("layer_norm")
+def norm_cases(name, centred):
+    o = Operation(name)
 
     def add(case, x, axis, n_parts, eps=1e-5, static=(1, 2), symbolic=None):
+        n_parts = min(n_parts, 2 if centred else 1)
         parts = [o.values(*x.shape[axis:]) for _ in range(n_parts)]
         axes = tuple(range(axis % x.ndim, x.ndim))
         (y,) = wide(x)
-        mean = np.mean(y, axis=axes, keepdims=True)
+        mean = np.mean(y, axis=axes, keepdims=True) if centred else 0
         y = (y - mean) / np.sqrt(np.mean((y - mean) ** 2, axis=axes, keepdims=True) + eps)
         if n_parts > 0:
             y = y * wide(parts[0])[0]
@@ -429,7 +430,8 @@ def batch_norm_cases():
 
 
 softmax_cases()
-layer_norm_cases()
+norm_cases("layer_norm", True)
+norm_cases("rms_norm", False)
 batch_norm_cases()
 
 
