@@ -1,8 +1,9 @@
 /* What compiling does to the process: no mapping is ever writable and executable at once, a child of fork() works, and making and
- * destroying programs leaves no mapping behind. */
+ * destroying programs leaves no mapping behind; threads of a compile use the processors that the process may. */
 #include "run_fixture.h"
 #include "sanitized.h"
 
+#include <sched.h>
 #include <sys/wait.h>
 
 typedef struct mappings {
@@ -106,13 +107,59 @@ START_TEST(churn) {
 }
 END_TEST
 
-int main(void) {
+typedef struct meeting {
+  atomic_int here;
+  cpu_set_t allowed[2];
+} meeting;
+
+static void meet(void *argument, int64_t i) {
+  meeting *m = argument;
+  sched_getaffinity(0, sizeof m->allowed[i], &m->allowed[i]);
+  atomic_fetch_add(&m->here, 1);
+  for (int waited = 0; atomic_load(&m->here) < 2 && waited < 10000; waited++) usleep(1000);
+}
+
+/* In a process that OpenMP may have bound: do two threads have `wanted` processors between them? */
+static int bound_main(int wanted) {
+  meeting m = {.here = 0};
+  sf_context *context;
+  sf_context_options options;
+  SF_INIT(&options);
+  options.threads = 2;
+  if (sf_context_create(&options, &context) != SF_OK) return 1;
+  sfi_spread(context, 2, meet, &m);
+  sf_context_release(context);
+  CPU_OR(&m.allowed[0], &m.allowed[0], &m.allowed[1]);
+  return m.here != 2 || CPU_COUNT(&m.allowed[0]) != wanted;
+}
+
+START_TEST(threads_leave_a_bound_thread) {
+  cpu_set_t all;
+  char wanted[16];
+  int status;
+  ck_assert_int_eq(sched_getaffinity(0, sizeof all, &all), 0);
+  snprintf(wanted, sizeof wanted, "%d", CPU_COUNT(&all));
+  const pid_t child = fork();
+  ck_assert_int_ge(child, 0);
+  if (child == 0) {
+    setenv("OMP_PROC_BIND", "true", 1);
+    execl("/proc/self/exe", "bound", wanted, NULL);
+    _exit(127);
+  }
+  ck_assert_int_eq(waitpid(child, &status, 0), child);
+  ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%d", status);
+}
+END_TEST
+
+int main(int argc, char **argv) {
+  if (argc == 2) return bound_main(atoi(argv[1]));
   Suite *suite = suite_create("process");
   TCase *cases = tcase_create("process");
   tcase_set_timeout(cases, 300);
   tcase_add_test(cases, never_writable_and_executable);
   tcase_add_test(cases, child_of_fork);
   tcase_add_test(cases, churn);
+  tcase_add_test(cases, threads_leave_a_bound_thread);
   suite_add_tcase(suite, cases);
   return run_suite(suite);
 }

@@ -22,7 +22,9 @@ TOLERANCE = 1e-3
 
 class Engine:
     def __init__(self, name, job_file):
-        environment = dict(os.environ, OMP_NUM_THREADS=str(json.loads(job_file.read_text())["threads"]), OMP_PROC_BIND="true")
+        # One thread for numpy, which only carries arrays: its others spin beside an engine that opens.
+        environment = dict(os.environ, OMP_NUM_THREADS=str(json.loads(job_file.read_text())["threads"]), OMP_PROC_BIND="true",
+                           OPENBLAS_NUM_THREADS="1")
         self.name = name
         self.process = subprocess.Popen([sys.executable, HERE / "engines.py", name, job_file], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=open(WORK / f"{name}.log", "w"), text=True, env=environment)
