@@ -323,6 +323,10 @@ static const char *plain_operator(sf_op op) {
     return "Log";
   case SF_OP_ERF:
     return "Erf";
+  case SF_OP_SIN:
+    return "Sin";
+  case SF_OP_COS:
+    return "Cos";
   case SF_OP_POW:
     return "Pow";
   case SF_OP_MIN:

@@ -116,9 +116,9 @@ static bool fold_reals(int64_t kind, double a, double b, double *out) {
     return *out = ceil(a), true;
   case FOLD_ROUND:
     return *out = nearbyint(a), true;
-  case FOLD_SIN:
+  case SF_OP_SIN:
     return *out = sin(a), true;
-  case FOLD_COS:
+  case SF_OP_COS:
     return *out = cos(a), true;
   case FOLD_SIGN:
     return *out = isnan(a) ? a : (a > 0) - (a < 0), true;

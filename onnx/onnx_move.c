@@ -392,11 +392,18 @@ static bool gather_by_run(importer *im, int32_t axis) {
   return true;
 }
 
+/* Of a list that is as long as the symbolic dimension, whatever extents of 1 stand around it, the dimension in which it is; else -1. */
+static int32_t cut_dimension(const onnx_value *index) {
+  for (int32_t i = 0; i < index->shape.rank && index->count > 1; i++)
+    if (index->dims[i] == index->count) return sfi_is_const(index->shape.dims[i]) ? -1 : i;
+  return -1;
+}
+
 /* The known indices, counted from the first element where its number is known. A list that is as long as the symbolic dimension ends
  * where the first leaves the extent: a run as long as that is refused. */
 static bool read_picks(importer *im, sfi_poly along, int64_t *picks, int64_t *out_count) {
   onnx_value *index = im->in[1];
-  bool known = sfi_is_const(along), list = index->shape.rank == 1 && !sfi_is_const(index->shape.dims[0]) && index->count > 1;
+  bool known = sfi_is_const(along), list = cut_dimension(index) >= 0;
   int64_t extent = along.c[0];
   for (*out_count = 0; *out_count < index->count; ++*out_count) {
     int64_t pick = index->ints[*out_count];
@@ -408,12 +415,10 @@ static bool read_picks(importer *im, sfi_poly along, int64_t *picks, int64_t *ou
   return true;
 }
 
-bool sfi_import_gather(importer *im) {
+static bool gather_along(importer *im, int32_t axis) {
   const onnx_value *v = im->in[0];
   onnx_value *index = im->in[1], cut;
-  int64_t given, count;
-  int32_t axis;
-  if (!sfi_onnx_int(im, "axis", 0, &given) || !sfi_onnx_axis(im, given, v->shape.rank, &axis)) return false;
+  int64_t count;
   if (index->kind != VALUE_STATIC) return gather_by_run(im, axis);
   if (index->floats || index->polys) return UNSUPPORTED(im, "by indices that depend on the symbolic dimension");
   int64_t *picks = sfi_arena_alloc(&im->arena, (size_t)index->count * sizeof *picks);
@@ -421,11 +426,36 @@ bool sfi_import_gather(importer *im) {
   if (!read_picks(im, v->shape.dims[axis], picks, &count)) return false;
   if (count != index->count) {
     cut = *index;
-    cut.dims[0] = cut.count = count;
+    cut.dims[cut_dimension(index)] = cut.count = count;
     im->in[1] = &cut;
   }
   bool small = v->kind == VALUE_STATIC && sfi_onnx_whole(v) && sfi_onnx_whole(index) && (!v->floats || v->count <= 4096);
   return small ? gather_static(im, axis, picks) : gather_known(im, axis, picks, count);
+}
+
+bool sfi_import_gather(importer *im) {
+  int64_t given;
+  int32_t axis;
+  return sfi_onnx_int(im, "axis", 0, &given) && sfi_onnx_axis(im, given, im->in[0]->shape.rank, &axis) && gather_along(im, axis);
+}
+
+/* Tuples of one index are a list of indices with a dimension of 1 behind. */
+bool sfi_import_gather_nd(importer *im) {
+  onnx_value index = *im->in[1];
+  int64_t batch;
+  if (!sfi_onnx_int(im, "batch_dims", 0, &batch)) return false;
+  if (batch != 0) return UNSUPPORTED(im, "attribute 'batch_dims' is %lld", (long long)batch);
+  if (im->in[0]->shape.rank < 1 || index.shape.rank < 1) return INVALID(im, "a scalar");
+  const int32_t last = --index.shape.rank;
+  if (!sfi_is(index.shape.dims[last], 1)) return UNSUPPORTED(im, "tuples of more than one index");
+  if (index.kind == VALUE_GRAPH) {
+    sfi_shape here = *sfi_onnx_shape_of(im, index.value);
+    here.rank = last;
+    index.value = sfi_onnx_reshaped(im, index.value, &here);
+    if (index.value == SF_NO_VALUE) return sfi_onnx_result(im, 0, index.value);
+  }
+  im->in[1] = &index;
+  return gather_along(im, 0);
 }
 
 /* ---- repeated and rearranged -------------------------------------------------------------------------------------- */

@@ -76,14 +76,17 @@ static bool is_copy(const sfi_kernel *kernel) {
          kernel->n_bounds == 0;
 }
 
-/* A copy of a whole temporary into a whole buffer, element by element in the same places: the temporary becomes that buffer. */
+/* A copy of a whole temporary into a whole buffer, element by element in the same places: the temporary becomes that buffer. Not where it
+ * makes numbers of integers. */
 static void drop_copy(fusion *f, int32_t k) {
   sfi_kernel *copy = &f->plan->kernels[k];
   if (!is_copy(copy) || !sfi_same_access(copy, &copy->operand[0], &copy->operand[1]) || !sfi_is(copy->operand[0].offset, 0)) return;
   const int32_t from = copy->operand[1].buffer, to = copy->operand[0].buffer;
   const sfi_buffer *a = &f->plan->buffers[from], *b = &f->plan->buffers[to];
   sfi_poly have, want;
-  if (a->kind != SFI_BUFFER_TEMP || f->usage[to].writers != 1 || a->panel || b->panel || a->slack > b->slack) return;
+  if (a->kind != SFI_BUFFER_TEMP || a->dtype != b->dtype || f->usage[to].writers != 1 || a->panel || b->panel ||
+      a->slack > b->slack)
+    return;
   if (!sfi_poly_mul(a->columns, a->features, &have) || !sfi_poly_mul(b->columns, b->features, &want)) return;
   if (!sfi_poly_equal(have, want)) return;
   f->gone[k] = true;

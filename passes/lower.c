@@ -54,9 +54,10 @@ static bool locate(sfi_lowering *l) {
   return true;
 }
 
-/* Integers that are moved stay dense rows, which the reference back end writes: kernels move fp32 only. */
+/* Integers that are moved stay dense rows, which the reference back end writes: kernels move fp32 only. Dense rows under other extents
+ * are a view. */
 static lower_fn lower_of_node(const sfi_node *node) {
-  const bool moved = node->n_inputs > 0 && node->dtype != SF_F32;
+  const bool moved = node->n_inputs > 0 && node->dtype != SF_F32 && node->op != SF_OP_RESHAPE;
   return moved ? sfi_low_node : lower_of[node->op];
 }
 

@@ -217,6 +217,7 @@ static void find_zeros(propagation *p, sf_value value) {
   case SF_OP_NEG:
   case SF_OP_ABS:
   case SF_OP_ERF:
+  case SF_OP_SIN:
   case SF_OP_AVG_POOL:
   case SF_OP_REDUCE_SUM:
   case SF_OP_RESHAPE:

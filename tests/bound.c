@@ -147,6 +147,10 @@ static double unary_error(sf_op op, double x, double e, double y, const analysis
     return 1.13 * e + a->rounding * finite_abs(x) + a->absolute; /* the steepest slope of all three */
   case SF_OP_SIGMOID:
     return e / 4 + rounding;
+  case SF_OP_SIN:
+  case SF_OP_COS:
+    if (isfinite(x) && fabs(x) + e >= 0x1p50) return INFINITY;
+    return e + rounding;
   case SF_OP_TANH:
     return e + rounding;
   case SF_OP_EXP:

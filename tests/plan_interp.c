@@ -131,6 +131,10 @@ static double apply(sf_op op, double x, double y, double z) {
     return log(x);
   case SF_OP_ERF:
     return erf(x);
+  case SF_OP_SIN:
+    return sin(x);
+  case SF_OP_COS:
+    return cos(x);
   case SF_OP_POW:
     return pow(x, y);
   case SF_OP_MIN:

@@ -234,8 +234,8 @@ static sf_value pool(maker *m, sf_value x) {
 
 static sf_value unary(maker *m, sf_value x) {
   static const sf_op gentle[] = {SF_OP_RELU, SF_OP_TANH, SF_OP_SIGMOID, SF_OP_RELU};
-  static const sf_op any[] = {SF_OP_RELU,      SF_OP_TANH, SF_OP_SIGMOID, SF_OP_EXP, SF_OP_SQRT, SF_OP_GELU,
-                              SF_OP_GELU_TANH, SF_OP_SILU, SF_OP_NEG,     SF_OP_ABS, SF_OP_ERF,  SF_OP_LOG};
+  static const sf_op any[] = {SF_OP_RELU, SF_OP_TANH, SF_OP_SIGMOID, SF_OP_EXP, SF_OP_SQRT, SF_OP_GELU, SF_OP_GELU_TANH,
+                              SF_OP_SILU, SF_OP_NEG,  SF_OP_ABS,     SF_OP_ERF, SF_OP_LOG,  SF_OP_SIN,  SF_OP_COS};
   return sf_unary(
       m->graph,
       m->options->gentle ? gentle[sf_random_below(&m->random, 4)] : any[sf_random_below(&m->random, (int32_t)SFI_COUNT(any))], x);

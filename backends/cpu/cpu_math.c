@@ -138,7 +138,7 @@ static LLVMValueRef gelu_of(sfi_emission *e, LLVMValueRef x, LLVMValueRef f) {
   return sfi_fma(e, half, f, half);
 }
 
-/* ---- logarithms and powers, by way of fp64 ------------------------------------------------------------------------- */
+/* ---- logarithms, powers and sines, by way of fp64 ------------------------------------------------------------------------- */
 
 static LLVMTypeRef shaped(sfi_emission *e, LLVMTypeRef scalar, LLVMValueRef like) {
   return LLVMGetTypeKind(LLVMTypeOf(like)) == LLVMVectorTypeKind ? LLVMVectorType(scalar, (unsigned)e->lanes) : scalar;
@@ -219,6 +219,32 @@ static LLVMValueRef pow_of(sfi_emission *e, LLVMValueRef x, LLVMValueRef y) {
   return select_where(e, LLVMRealOEQ, x, one, one, select_where(e, LLVMRealOEQ, y, zero, one, v));
 }
 
+/* sin(x + quarter pi / 2): x less the nearest multiple n of pi / 2, which is in two parts, is exact but for the last digits of fp64 below
+ * 2^50; then Taylor's sum of the sine or cosine, with the sign of its quadrant. */
+static LLVMValueRef sine_of(sfi_emission *e, LLVMValueRef x, int quarter) {
+  static const double sine[] = {-1. / 39916800, 1. / 362880, -1. / 5040, 1. / 120, -1. / 6},
+                      cosine[] = {-1. / 3628800, 1. / 40320, -1. / 720, 1. / 24, -1. / 2};
+  LLVMValueRef d = LLVMBuildFPExt(e->builder, x, shaped(e, LLVMDoubleTypeInContext(e->context), x), "");
+  LLVMValueRef half = wide_constant(e, x, 0.5), two = wide_constant(e, x, 2), most = wide_constant(e, x, 0.8),
+               least = wide_constant(e, x, -0.8);
+  LLVMValueRef n = unary(e, "llvm.rint", mul(e, d, wide_constant(e, x, 0.636619772367581343)));
+  LLVMValueRef r = sfi_fma(e, n, wide_constant(e, x, -1.57079632679489656), d);
+  r = sfi_fma(e, n, wide_constant(e, x, -6.12323399573676604e-17), r);
+  r = select_where(e, LLVMRealOGT, r, most, most, select_where(e, LLVMRealOLT, r, least, least, r));
+  LLVMValueRef z = mul(e, r, r), s = wide_constant(e, x, sine[0]), c = wide_constant(e, x, cosine[0]);
+  for (size_t i = 1; i < SFI_COUNT(sine); i++) {
+    s = sfi_fma(e, s, z, wide_constant(e, x, sine[i]));
+    c = sfi_fma(e, c, z, wide_constant(e, x, cosine[i]));
+  }
+  s = sfi_fma(e, mul(e, s, z), r, r);
+  c = sfi_fma(e, c, z, wide_constant(e, x, 1));
+  LLVMValueRef quadrant = add(e, n, wide_constant(e, x, quarter)), pair = unary(e, "llvm.floor", mul(e, quadrant, half));
+  LLVMValueRef turn = unary(e, "llvm.floor", mul(e, pair, half));
+  LLVMValueRef y = select_where(e, LLVMRealOEQ, quadrant, mul(e, pair, two), s, c);
+  y = select_where(e, LLVMRealOEQ, pair, mul(e, turn, two), y, LLVMBuildFNeg(e->builder, y, ""));
+  return LLVMBuildFPTrunc(e->builder, y, LLVMTypeOf(x), "");
+}
+
 LLVMValueRef sfi_where(sfi_emission *e, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y) {
   return LLVMBuildSelect(e->builder, LLVMBuildFCmp(e->builder, LLVMRealUNE, c, constant(e, c, 0), ""), x, y, "");
 }
@@ -269,6 +295,10 @@ LLVMValueRef sfi_elementwise(sfi_emission *e, sf_op op, LLVMValueRef a, LLVMValu
     return log_of(e, a);
   case SF_OP_ERF:
     return erf_of(e, a);
+  case SF_OP_SIN:
+    return sine_of(e, a, 0);
+  case SF_OP_COS:
+    return sine_of(e, a, 1);
   case SF_OP_POW:
     return pow_of(e, a, b);
   case SF_OP_MIN:

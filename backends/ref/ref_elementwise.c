@@ -27,6 +27,10 @@ static double unary(sf_op op, double x) {
     return log(x);
   case SF_OP_ERF:
     return erf(x);
+  case SF_OP_SIN:
+    return sin(x);
+  case SF_OP_COS:
+    return cos(x);
   default:
     assert(!"elementwise operation of one operand");
     return 0;

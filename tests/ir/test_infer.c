@@ -63,6 +63,8 @@ static const shape_row shapes[] = {
     {SF_OP_ABS, "[3]", "", "[3]"},
     {SF_OP_LOG, "[3]", "", "[3]"},
     {SF_OP_ERF, "[3]", "", "[3]"},
+    {SF_OP_SIN, "[batch,3]", "", "[batch,3]"},
+    {SF_OP_COS, "[]", "", "[]"},
     {SF_OP_POW, "[batch,10] []", "", "[batch,10]"},
     {SF_OP_MIN, "[2,3] [3]", "", "[2,3]"},
     {SF_OP_MAX, "[2,3] [3]", "", "[2,3]"},

@@ -129,7 +129,7 @@ def x_of(m, *extents, **bounds):
 # ---- elementwise ----------------------------------------------------------------------------------------------------------
 
 
-@case("Abs", "Exp", "Erf", "Neg", "Relu", "Sigmoid", "Sign", "Softplus", "Softsign", "Tanh", "HardSwish", "Identity", "Elu", "Selu", "Celu", "LeakyRelu", "ThresholdedRelu", "HardSigmoid")
+@case("Abs", "Exp", "Erf", "Neg", "Relu", "Sigmoid", "Sign", "Softplus", "Softsign", "Tanh", "HardSwish", "Identity", "Elu", "Selu", "Celu", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Sin", "Cos")
 def unary(m, op):
     attributes = {}
     if op in ("Elu", "Celu", "LeakyRelu", "ThresholdedRelu", "HardSigmoid", "Selu") and m.rng.integers(2):
@@ -222,6 +222,16 @@ def cast(m, op):
     number = m.op(op, m.known(np.array([1.7, -1.7, 3], F32)), to=TensorProto.INT64)
     half = m.op(op, m.op(op, m.known(np.array([1.7, -1.7, 3], np.float16)), to=TensorProto.FLOAT, **m.sometimes(19, saturate=1)), to=TensorProto.INT32)
     return m.out(flag, number, half, m.op(op, m.input(m.rng.integers(-9, 9, (3, 2)).astype(I64)), to=TensorProto.FLOAT), cast=True)
+
+
+@case("Cast", since=14)
+def positions_to_angles(m, op):
+    """Rotary angles from the positions that the host gives: turned round or under other extents, then numbers."""
+    at = m.input(m.rng.integers(0, 99, (1, SYMBOL)).astype(I64), symbolic=(1,))
+    column = m.op("Unsqueeze", m.op("Transpose", at, perm=[1, 0]), m.ints(0))
+    row = m.op("Unsqueeze", at, m.ints(1))
+    right = m.op("MatMul", m.random(1, 4, 1), m.op(op, row, to=TensorProto.FLOAT))
+    return m.out(right, m.op("MatMul", m.op(op, column, to=TensorProto.FLOAT), m.random(1, 1, 4)))
 
 
 @case("CastLike")
@@ -369,6 +379,20 @@ def gather(m, op):
 def embedding(m, op):
     ids = m.rng.integers(-7, 7, (SYMBOL, 4)).astype(I64)
     return m.out(m.op(op, m.known(m.values(7, 5)), m.input(ids, symbolic=(0,)), axis=0))
+
+
+@case("GatherND")
+def gather_rows(m, op):
+    """table[ids] as torch.export writes it: ids known, of a run, or as many as the sequence has, which the table outlasts or not."""
+    table, which = m.known(m.values(6, 5)) if m.rng.integers(2) else m.random(6, 5), m.rng.integers(3)
+    if which == 2:
+        x = m.random(2, SYMBOL, 5, symbolic=(1,))
+        length = m.op("Squeeze", m.op("Slice", m.op("Shape", x), m.ints(1), m.ints(2)), m.ints(0))
+        places = m.op("Range", m.known(np.array(0, I64)), length, m.known(np.array(1, I64)))
+        return m.out(m.op("Add", x, m.op(op, table, m.op("Unsqueeze", m.op("Unsqueeze", places, m.ints(0)), m.ints(-1)))))
+    ids = m.rng.integers(0, 6, (2, SYMBOL)).astype(I64)
+    ids = m.input(ids, symbolic=(1,)) if which else m.known(ids)
+    return m.out(m.op("Relu", m.op(op, table, m.op("Unsqueeze", ids, m.ints(-1)), **m.sometimes(batch_dims=0))))
 
 
 @case("Expand")
@@ -731,6 +755,60 @@ def causal_and_padded(m, op):
         own = m.op("Slice", table, m.ints(0, 0), m.op("Concat", length, length, axis=0), m.ints(0, 1))
         return m.op(op, m.op(op, scores, own), padded)
     return masked_attention(m, mask)
+
+
+def rms_norm(m, x, size):
+    """As exporters write it: by the reciprocal of a root, or by the root."""
+    power = m.op("Pow", x, m.known(np.array(2, F32))) if m.rng.integers(2) else m.op("Mul", x, x)
+    mean = m.op("ReduceMean", power, m.ints(-1), keepdims=1) if m.opset >= 18 else m.op("ReduceMean", power, axes=[-1], keepdims=1)
+    root = m.op("Sqrt", m.op("Add", mean, m.known(np.array(1e-5, F32))))
+    which = m.rng.integers(3)
+    one = m.known(np.array(1, F32))
+    y = m.op("Div", x, root) if which == 0 else m.op("Mul", x, m.op("Div", one, root) if which == 1 else m.op("Reciprocal", root))
+    return m.op("Mul", m.known(m.values(size, low=0.5)), y)
+
+
+@case("Reciprocal", since=14)
+def llama_layer(m, op):
+    """6 heads of 4 that share 2 of keys and values, turned by their places, which the host gives or the sequence counts."""
+    size, heads, shared, each, wide = 24, 6, 2, 4, 20
+    x, floats = m.random(1, SYMBOL, size, symbolic=(1,)), {"to": TensorProto.FLOAT}
+    length = m.op("Slice", m.op("Shape", x), m.ints(1), m.ints(2))
+    if m.rng.integers(2):
+        places = m.op("Cast", m.input(m.rng.integers(0, 50, (1, SYMBOL)).astype(I64), symbolic=(1,)), **floats)
+    else:
+        places = m.op("Unsqueeze", m.op("Cast", m.op("Range", m.known(np.array(0, I64)), m.op("Squeeze", length, m.ints(0)), m.known(np.array(1, I64))), **floats), m.ints(0))
+    angles = m.op("Transpose", m.op("MatMul", m.known(m.values(1, each // 2, 1)), m.op("Unsqueeze", places, m.ints(1))), perm=[0, 2, 1])
+    angles = m.op("Concat", angles, angles, axis=-1)
+    cos, sin = (m.op("Unsqueeze", m.op(f, angles), m.ints(1)) for f in ("Cos", "Sin"))
+
+    def linear(y, n, k):
+        return m.op("MatMul", y, m.known(m.values(n, k, low=-0.5, high=0.5)))
+
+    def turned(y):
+        half = [m.op("Slice", y, m.ints(a), m.ints(b), m.ints(3), m.ints(1)) for a, b in ((each // 2, 2**63 - 1), (0, each // 2))]
+        return m.op("Add", m.op("Mul", y, cos), m.op("Mul", m.op("Concat", m.op("Neg", half[0]), half[1], axis=-1), sin))
+
+    y = rms_norm(m, x, size)
+    q, k, v = (m.op("Transpose", m.op("Reshape", linear(y, size, n * each), m.ints(0, 0, n, each)), perm=[0, 2, 1, 3]) for n in (heads, shared, shared))
+    groups = m.op("Concat", m.ints(1), m.ints(shared), m.ints(heads // shared), length, m.ints(each), axis=0)
+    q, k = turned(q), turned(k)
+    k, v = (m.op("Reshape", m.op("Expand", m.op("Unsqueeze", t, m.ints(2)), groups), m.ints(1, heads, -1, each)) for t in (k, v))
+    if m.rng.integers(2):  # as torch.export exchanges rows and columns
+        k = m.op("Reshape", m.op("Transpose", m.op("Reshape", k, m.op("Concat", m.ints(-1), length, m.ints(each), axis=0)), perm=[0, 2, 1]), m.op("Concat", m.ints(1), m.ints(heads), m.ints(each), length, axis=0))
+    else:
+        k = m.op("Transpose", k, perm=[0, 1, 3, 2])
+    root = m.known(np.array([each**-0.25], F32))
+    scores = m.op("MatMul", m.op("Mul", q, root), m.op("Mul", k, root))
+    one = numpy_helper.from_array(np.array([1], F32))
+    seen = m.op("Trilu", m.op("ConstantOfShape", m.op("Concat", length, length, axis=0), value=one), upper=0)
+    gone = m.op("Where", m.op("Equal", seen, m.known(np.array(0, F32))), m.known(np.array(np.finfo(F32).min, F32)), m.known(np.array(0, F32)))
+    y = m.op("MatMul", m.op("Softmax", m.op("Add", scores, gone), axis=-1), v)
+    x = m.op("Add", x, linear(m.op("Reshape", m.op("Transpose", y, perm=[0, 2, 1, 3]), m.ints(0, 0, size)), size, size))
+    y = rms_norm(m, x, size)
+    gate = linear(y, size, wide)
+    y = m.op("Mul", m.op("Mul", gate, m.op("Sigmoid", gate)), linear(y, size, wide))
+    return m.out(m.op("Add", x, linear(y, wide, size)))
 
 
 @case("Slice")

@@ -114,6 +114,8 @@ unary("neg", np.negative)
 unary("abs", np.abs)
 unary("log", np.log, low=-1.0)
 unary("erf", np.vectorize(math.erf, otypes=[float]))
+unary("sin", np.sin)
+unary("cos", np.cos)
 
 
 def binary(name, f):
