@@ -3,7 +3,7 @@
  * with the scale as one factor or divisor of the scores, or as factors of q and k. Up to two masks are added to the scores, or stand in
  * their place where a condition says so: where(seen, scores, -inf). One that hides what stands behind its query, and no more, and is made
  * of known numbers, is the operation's `causal`: such keys are absent then. Heads that were cut out of the last dimension, transpose(reshape(x)), are read where they are: then the operation takes x, and what puts its
- * result together again is simplified away behind this pass.
+ * result together again is simplified away behind this pass. Keys and values that were repeated for the queries which share them are read once.
  * Needs a verified graph. Keeps values up to the order of sums, where scores are numbers of less than 1e9. Products with static operands stay: a zero of theirs is absent. */
 #include "rewrite.h"
 #include "triangle.h"
@@ -157,6 +157,65 @@ static sf_value softmax_of(const pattern *p, sf_value v, bool *out_guarded) {
   return ours && node_of(p, softmax)->op == SF_OP_SOFTMAX ? softmax : SF_NO_VALUE;
 }
 
+static bool permutes(const sfi_node *node, const int64_t perm[4]) {
+  return node->op == SF_OP_TRANSPOSE && node->shape.rank == 4 &&
+         memcmp(sfi_attr_of(node, SF_ATTR_PERM)->ints, perm, 4 * sizeof *perm) == 0;
+}
+
+/* What `v` has rows and columns exchanged of, or SF_NO_VALUE. torch.export makes batch and heads one dimension meanwhile. */
+static sf_value exchanged_of(const pattern *p, sf_value v) {
+  static const int64_t exchange[] = {0, 1, 3, 2}, of_three[] = {0, 2, 1};
+  const sfi_node *node = node_of(p, v);
+  if (permutes(node, exchange)) return node->inputs[0];
+  if (node->op != SF_OP_RESHAPE || node->shape.rank != 4) return SF_NO_VALUE;
+  const sfi_node *transpose = node_of(p, node->inputs[0]);
+  if (transpose->op != SF_OP_TRANSPOSE || transpose->shape.rank != 3 ||
+      memcmp(sfi_attr_of(transpose, SF_ATTR_PERM)->ints, of_three, sizeof of_three) != 0)
+    return SF_NO_VALUE;
+  const sfi_node *joined = node_of(p, transpose->inputs[0]);
+  if (joined->op != SF_OP_RESHAPE) return SF_NO_VALUE;
+  const sfi_shape *from = &node_of(p, joined->inputs[0])->shape, *to = &node->shape;
+  const bool exchanges = from->rank == 4 && sfi_poly_equal(from->dims[0], to->dims[0]) &&
+                         sfi_poly_equal(from->dims[1], to->dims[1]) && sfi_poly_equal(from->dims[2], to->dims[3]) &&
+                         sfi_poly_equal(from->dims[3], to->dims[2]) && sfi_poly_equal(joined->shape.dims[1], from->dims[2]) &&
+                         sfi_poly_equal(joined->shape.dims[2], from->dims[3]);
+  return exchanges ? joined->inputs[0] : SF_NO_VALUE;
+}
+
+/* The heads that `v` repeats, each as often as the others one behind the other: reshape(expand(reshape(x))), or SF_NO_VALUE. */
+static sf_value shared_of(const pattern *p, sf_value v) {
+  const sfi_node *node = node_of(p, v);
+  if (node->op != SF_OP_RESHAPE || node->shape.rank != 4) return SF_NO_VALUE;
+  const sfi_node *expand = node_of(p, node->inputs[0]);
+  if (expand->op != SF_OP_EXPAND || expand->shape.rank != 5) return SF_NO_VALUE;
+  const sfi_node *single = node_of(p, expand->inputs[0]);
+  if (single->op != SF_OP_RESHAPE || single->shape.rank != 5 || !sfi_is(single->shape.dims[2], 1)) return SF_NO_VALUE;
+  const sfi_shape *from = &node_of(p, single->inputs[0])->shape, *to = &node->shape;
+  static const int32_t at[] = {0, 1, 3, 4}; /* dimensions of x among those of expand */
+  bool same = from->rank == 4 && sfi_poly_equal(to->dims[0], from->dims[0]);
+  for (int32_t d = 0; d < 4 && same; d++)
+    same = sfi_poly_equal(from->dims[d], expand->shape.dims[at[d]]) && sfi_poly_equal(from->dims[d], single->shape.dims[at[d]]) &&
+           (d < 2 || sfi_poly_equal(from->dims[d], to->dims[d]));
+  return same ? single->inputs[0] : SF_NO_VALUE;
+}
+
+/* q, k and v of both products, as they were before they were exchanged or repeated. */
+static void find_operands(pattern *p, const sfi_node *inner, const sfi_node *outer) {
+  p->q = bare(p, inner->inputs[0]);
+  p->k = bare(p, inner->inputs[1]);
+  p->v = outer->inputs[1];
+  p->k_exchanged = !sfi_attr_int(inner, SF_ATTR_TRANSPOSE_B);
+  const sf_value straight = p->k_exchanged ? exchanged_of(p, p->k) : SF_NO_VALUE;
+  if (straight != SF_NO_VALUE) {
+    p->k = straight;
+    p->k_exchanged = false;
+  }
+  const sf_value k = p->k_exchanged ? SF_NO_VALUE : shared_of(p, p->k), v = shared_of(p, p->v);
+  if (k == SF_NO_VALUE || v == SF_NO_VALUE || !sfi_poly_equal(node_of(p, k)->shape.dims[1], node_of(p, v)->shape.dims[1])) return;
+  p->k = k;
+  p->v = v;
+}
+
 static bool matches(pattern *p, sf_value v) {
   const sfi_node *outer = node_of(p, v);
   if (outer->op != SF_OP_MATMUL || outer->shape.rank != 4 || sfi_attr_int(outer, SF_ATTR_TRANSPOSE_A) ||
@@ -172,10 +231,7 @@ static bool matches(pattern *p, sf_value v) {
   if (product == SF_NO_VALUE || uses_of(p->graph, product) != 1) return false;
   const sfi_node *inner = node_of(p, product);
   if (sfi_attr_int(inner, SF_ATTR_TRANSPOSE_A)) return false;
-  p->q = bare(p, inner->inputs[0]);
-  p->k = bare(p, inner->inputs[1]);
-  p->v = outer->inputs[1];
-  p->k_exchanged = !sfi_attr_int(inner, SF_ATTR_TRANSPOSE_B);
+  find_operands(p, inner, outer);
   const sfi_node *q = node_of(p, p->q), *k = node_of(p, p->k), *values = node_of(p, p->v);
   if (sfi_node_is_static(q) || sfi_node_is_static(k) || sfi_node_is_static(values) || q->shape.rank != 4 || k->shape.rank != 4 ||
       values->shape.rank != 4)
@@ -188,11 +244,6 @@ static bool matches(pattern *p, sf_value v) {
   if (!isfinite((float)p->scale) || (float)p->scale == 0) return false;
   find_causal(p, inner->shape.dims[2], inner->shape.dims[3]);
   return !guarded || (p->causal && p->n_masks == 0); /* behind which every query sees its own key at least */
-}
-
-static bool permutes(const sfi_node *node, const int64_t perm[4]) {
-  return node->op == SF_OP_TRANSPOSE && node->shape.rank == 4 &&
-         memcmp(sfi_attr_of(node, SF_ATTR_PERM)->ints, perm, 4 * sizeof *perm) == 0;
 }
 
 /* [batch, row, head * feature] behind transpose(reshape(x)), or SF_NO_VALUE. perm: from [batch, row, head, feature]. */
@@ -212,10 +263,8 @@ static sf_value operand(sfi_rewrite *rewrite, const pattern *p, sf_value v, bool
   const sf_value packed = packed_of(p, v, exchanged ? to_columns : to_heads);
   if (packed != SF_NO_VALUE) return rewrite->map[packed];
   if (!exchanged) return rewrite->map[v];
-  const sfi_node *node = node_of(p, v);
-  if (permutes(node, exchange)) return rewrite->map[node->inputs[0]];
   const sf_attr perm = {.id = SF_ATTR_PERM, .count = 4, .ints = exchange};
-  sfi_node unnamed = *node;
+  sfi_node unnamed = *node_of(p, v);
   unnamed.name = NULL;
   return sfi_rewrite_add(rewrite, &unnamed, SF_OP_TRANSPOSE, 1, &rewrite->map[v], 1, &perm);
 }
