@@ -90,6 +90,7 @@ typedef struct bench_machine {
   int32_t cores, lanes;
   int64_t l1_bytes, l2_bytes, l3_bytes;
   double gflops, gbps; /* 0: not measured */
+  double handover_ns;  /* a line that one core has written, to another that reads it; 0: not measured, or one core */
 } bench_machine;
 void bench_machine_look(bench_machine *out_machine);
 /* A tenth of a second. */

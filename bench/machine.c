@@ -2,8 +2,13 @@
 #include "bench.h"
 
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
 
 /* ---- what it is --------------------------------------------------------------------------------------------------- */
 
@@ -125,6 +130,26 @@ static float add_up(const float *x, int64_t n) {
   return sum_of(&sum);
 }
 
+#if defined(_OPENMP)
+/* Two threads take turns. Cores that share no cache pass on what they have written several times as slowly, and a virtual machine's move. */
+static double handover_ns(void) {
+  enum { TURNS = 4000 };
+  _Alignas(64) atomic_int turn = 0;
+  double begin = 0, end = 0;
+#pragma omp parallel num_threads(2)
+  {
+    const int self = omp_get_thread_num(), n = omp_get_num_threads();
+    if (self == 0) begin = bench_now_us();
+    for (int i = self; i < TURNS && n == 2; i += 2) {
+      while (atomic_load(&turn) < i) continue;
+      atomic_store(&turn, i + 1);
+    }
+    if (self == n - 1) end = bench_now_us();
+  }
+  return end > begin && turn == TURNS ? (end - begin) * 1e3 / TURNS : 0;
+}
+#endif
+
 void bench_machine_measure(bench_machine *m, int threads) {
   enum { ROUNDS = 2000000, TRIES = 3 };
   const int64_t elements = (m->l3_bytes > (16 << 20) ? m->l3_bytes : (16 << 20)) * 4 / (int64_t)sizeof(float) / 192 * 192;
@@ -150,6 +175,9 @@ void bench_machine_measure(bench_machine *m, int threads) {
   }
   (void)sink;
   free(memory);
+#if defined(_OPENMP)
+  if (threads > 1) m->handover_ns = handover_ns();
+#endif
 }
 
 /* ---- floors ------------------------------------------------------------------------------------------------------- */

@@ -149,6 +149,7 @@ static void report_json(FILE *out, const bench_row *row, const figures *f) {
   number(out, "fraction_of_bound", ran ? f->floor.us / f->ours->median_us : NAN);
   number(out, "machine_gflops", row->machine->gflops);
   number(out, "machine_gbps", row->machine->gbps);
+  if (row->machine->handover_ns > 0) number(out, "machine_handover_ns", row->machine->handover_ns);
   number(out, "predicted_us", ran ? ours.predicted_us : NAN);
   number(out, "compile_ms", ran ? ours.compile_ms : NAN);
   integer(out, "code_bytes", (int64_t)ours.code_bytes);
@@ -233,5 +234,6 @@ void bench_report_machine(FILE *out, const bench_machine *m) {
   string(out, "sparseflow", sf_version());
   number(out, "gflops", m->gflops);
   number(out, "gbps", m->gbps);
+  if (m->handover_ns > 0) number(out, "handover_ns", m->handover_ns);
   fputs("}\n", out);
 }

@@ -160,15 +160,17 @@ static void run_region(sf_context *context, const work *w, size_t n) {
     int64_t before = 0, end[RANGES_MAX] = {0}; /* chunks of the kernels before this one; of each range, this one's included */
     for (size_t k = 0; k < n; k++) {
       const int64_t chunks = w->launches[k].chunks;
+      int64_t own = 0;
       for (int32_t i = 0; i < r.n_ranges; i++) end[i] += cut(chunks, i + 1, r.n_ranges) - cut(chunks, i, r.n_ranges);
       for (int32_t i = 0; i < r.n_ranges; i++) {
         const int32_t at = (omp_get_thread_num() + i) % r.n_ranges;
         for (int64_t number; (number = take(&r.ranges[at], end[at])) >= 0;) {
           const int64_t chunk = cut(chunks, at + 1, r.n_ranges) - (end[at] - number);
           run_chunk(w, k, chunk, before + chunk);
-          atomic_fetch_add_explicit(&r.done, 1, memory_order_release);
+          own++;
         }
       }
+      if (own) atomic_fetch_add_explicit(&r.done, own, memory_order_release); /* once: cores pass its line on slowly */
       before += chunks;
       wait_for(&r.done, before);
     }

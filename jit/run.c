@@ -4,8 +4,9 @@
 #include "jit.h"
 
 enum { SLOTS_MIN = 64, LINE = 64 };
-/* Chunks a thread: more than one, so that a thread that comes late leaves its share to the others. */
-enum { CHUNKS_A_THREAD = 4 };
+/* Chunks a thread: some, so that a thread that comes late leaves its share to the others, and more of a long kernel, at whose end all wait for
+ * the last one; but none that is shorter than handing it over. A host's own threads may take each for a job. */
+enum { CHUNKS_A_THREAD = 4, CHUNKS_A_THREAD_MOST = 16 };
 
 typedef struct instance {
   const sfi_class *class; /* of the launches; NULL: none are prepared */
@@ -248,12 +249,18 @@ sfi_class *sfi_class_of(const sf_program *program, int64_t symbol) {
   return class;
 }
 
+static int64_t chunks_of(const sf_context *context, int64_t tiles, double cost_us) {
+  if (cost_us <= context->worth_spreading_us) return 1;
+  const int64_t least = (int64_t)context->threads * CHUNKS_A_THREAD, most = (int64_t)context->threads * CHUNKS_A_THREAD_MOST;
+  const double worth = context->parallel_for ? 0 : cost_us / context->target.spread_us;
+  return sfi_max(1, sfi_min(tiles, worth > (double)most ? most : sfi_max(least, (int64_t)worth)));
+}
+
 sfi_launch sfi_launch_of(const sf_context *context, const sfi_plan *plan, const sfi_kernel *kernel, sf_kernel_fn fn,
                          int64_t symbol) {
   sfi_launch launch = {.kernel = kernel, .fn = fn, .tiles = sfi_kernel_tiles(kernel, symbol), .chunks = 1};
-  if (fn && context->threads > 1 && kernel->emitter->cost(kernel, plan, symbol) > context->worth_spreading_us) {
-    launch.chunks = (int32_t)sfi_max(1, sfi_min(launch.tiles, (int64_t)context->threads * CHUNKS_A_THREAD));
-  }
+  if (fn && context->threads > 1)
+    launch.chunks = (int32_t)chunks_of(context, launch.tiles, kernel->emitter->cost(kernel, plan, symbol));
   if (!fn && kernel->node == SF_NO_VALUE) {
     sfi_buffer_bytes(&plan->buffers[kernel->operand[0].buffer], symbol, &launch.copy_bytes);
   }
