@@ -302,6 +302,7 @@ sf_value sfi_onnx_reshaped(importer *im, sf_value x, const sfi_shape *shape) {
   const sfi_shape *from = sfi_onnx_shape_of(im, x);
   int64_t dims[SF_MAX_RANK];
   int32_t rest = -1;
+  if (sfi_shape_equal(from, shape)) return x;
   for (int32_t i = 0; i < shape->rank; i++) {
     if (i < from->rank && sfi_poly_equal(shape->dims[i], from->dims[i])) {
       dims[i] = 0;
