@@ -2,8 +2,6 @@
  * at several values of the symbol, as addresses are polynomials in it. */
 #include "plan_reach.h"
 
-#include "run_limits.h"
-
 /* Lowest and highest sum of index * stride over some indices. */
 typedef struct range {
   int64_t low, high;
@@ -150,14 +148,13 @@ static sf_status check_at(const sfi_plan *plan, const sfi_kernel *kernel, int64_
   return SF_OK;
 }
 
-sf_status sfi_check_reach(const sfi_plan *plan, const sfi_kernel *kernel, sfi_diag *diag) {
+sf_status sfi_check_reach(const sfi_plan *plan, const sfi_kernel *kernel, const sfi_symbol_limits *limits, sfi_diag *diag) {
   const int64_t tried[] = {0, 1, 2, 17, 64, 100};
-  const sfi_symbol_limits limits = sfi_symbol_limits_of(plan->graph);
   if (kernel->anchor == SFI_ANCHOR_NODE) return SF_OK;
   for (size_t i = 0; i < SFI_COUNT(tried); i++) {
-    int64_t symbol = plan->symbol_min;
-    if (symbol <= plan->symbol_max - tried[i]) symbol += tried[i];
-    if (symbol < limits.least || symbol > limits.most) continue; /* no run */
+    if (plan->symbol_min > plan->symbol_max - tried[i]) break;
+    const int64_t symbol = plan->symbol_min + tried[i];
+    if (symbol < limits->least || symbol > limits->most) continue; /* no run */
     const sf_status st = check_at(plan, kernel, symbol, diag);
     if (st != SF_OK) return st;
   }

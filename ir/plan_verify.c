@@ -225,13 +225,14 @@ static sf_status check_outputs(const sfi_plan *plan, sfi_diag *diag) {
 sf_status sfi_plan_verify(const sfi_plan *plan, sfi_diag *diag) {
   sf_status st;
   CHECK(plan->graph && plan->target && plan->symbol_min >= 0 && plan->symbol_min <= plan->symbol_max, "plan: an empty class");
+  const sfi_symbol_limits limits = sfi_symbol_limits_of(plan->graph);
   for (size_t b = 0; b < plan->n_buffers; b++) {
     if ((st = check_buffer(plan, b, diag)) != SF_OK) return st;
   }
   for (size_t k = 0; k < plan->n_kernels; k++) {
     if ((st = check_kernel(plan, &plan->kernels[k], diag)) != SF_OK) return st;
     if ((st = check_order(plan, k, diag)) != SF_OK) return st;
-    if ((st = sfi_check_reach(plan, &plan->kernels[k], diag)) != SF_OK) return st;
+    if ((st = sfi_check_reach(plan, &plan->kernels[k], &limits, diag)) != SF_OK) return st;
   }
   return check_outputs(plan, diag);
 }

@@ -1,7 +1,7 @@
 /* Reads static bytes from their file, whole or in pieces, and makes them from others: parts put together, or what stays of one. */
 #include "source.h"
 
-enum { PIECE = 256 << 10 }; /* stays in the second cache between reading and digesting */
+enum { PIECE = 64 << 10 }; /* stays in the second cache between reading and digesting; below what malloc maps anew each time */
 
 bool sfi_source_init(sfi_source *source, const sf_allocator *allocator, const char *file, const char *name, int fd,
                      const sfi_stamp *opened, uint64_t offset, size_t bytes) {

@@ -120,18 +120,77 @@ static sf_status run_plan_pass(sfi_pipeline *p, sfi_pass_env *env, const pass_ro
   double start = now_us();
   sf_status status = pass->plan(env, p->settings, plan);
   if (status != SF_OK) return status;
-  if ((status = sfi_plan_verify(plan, p->diag)) != SF_OK) return status;
+  if ((status = sfi_plan_verify(plan, env->diag)) != SF_OK) return status;
   sfi_log(p->context, SF_LOG_DEBUG, "%s: %s: %zu kernels, %.0f us", plan->graph->name, pass->name, plan->n_kernels,
           now_us() - start);
   trace_plan(p, pass, "after", plan);
   return SF_OK;
 }
 
-static sf_status run_plan_passes(sfi_pipeline *p, sfi_pass_env *env) {
+/* The passes over the plan of one class. Classes share nothing but facts and the graph. */
+typedef struct class_job {
+  sfi_pipeline *pipeline;
+  sfi_plan *plan;
+  sfi_pass_env env;      /* whose diag is the job's */
+  pthread_mutex_t *lock; /* of the facts */
+  sfi_diag diag;
+  sf_status status;
+} class_job;
+
+/* What went wrong with a weight is known to the pipeline. */
+static void take_error(class_job *job) {
+  if (job->diag.error.status == SF_OK) job->diag = *job->pipeline->diag;
+}
+
+static const sfi_facts *class_facts(void *user, const sfi_matrix *matrix, sfi_digest digest) {
+  class_job *job = user;
+  pthread_mutex_lock(job->lock);
+  const sfi_facts *facts = sfi_weight_facts_get(&job->pipeline->facts, matrix, digest);
+  if (!facts) take_error(job);
+  pthread_mutex_unlock(job->lock);
+  return facts;
+}
+
+static sfi_digest class_digest(void *user, const sfi_matrix *matrix) {
+  class_job *job = user;
+  pthread_mutex_lock(job->lock);
+  const sfi_digest digest = sfi_weight_facts_digest(&job->pipeline->facts, matrix);
+  take_error(job);
+  pthread_mutex_unlock(job->lock);
+  return digest;
+}
+
+static void plan_class(void *argument, int64_t c) {
+  class_job *job = &((class_job *)argument)[c];
+  for (size_t i = 0; i < SFI_COUNT(pipeline) && job->status == SF_OK; i++)
+    if (pipeline[i].plan && runs(job->pipeline, &pipeline[i]))
+      job->status = run_plan_pass(job->pipeline, &job->env, &pipeline[i], job->plan);
+}
+
+/* In parallel, but where kernels are timed, or passes printed. The first class that failed is told of. */
+static sf_status run_classes(sfi_pipeline *p, class_job *jobs) {
+  if (!p->traced && p->settings->tune == SF_TUNE_OFF) {
+    sfi_spread(p->context, p->n_plans, plan_class, jobs);
+  } else {
+    for (int32_t c = 0; c < p->n_plans && (c == 0 || jobs[c - 1].status == SF_OK); c++) plan_class(jobs, c);
+  }
+  for (int32_t c = 0; c < p->n_plans; c++) {
+    if (jobs[c].status == SF_OK) continue;
+    if (p->diag->error.status == SF_OK) *p->diag = jobs[c].diag;
+    return jobs[c].status;
+  }
+  return SF_OK;
+}
+
+static sf_status run_plan_passes(sfi_pipeline *p, const sfi_pass_env *env) {
   const sfi_settings *settings = p->settings;
   p->plans = sfi_calloc(&p->context->allocator, (size_t)settings->n_classes, sizeof *p->plans);
   if (!p->plans) return sfi_fail_memory(p->diag);
   p->n_plans = settings->n_classes;
+  const size_t bytes = (size_t)p->n_plans * sizeof(class_job);
+  class_job *jobs = sfi_calloc(&p->context->allocator, 1, bytes);
+  if (!jobs) return sfi_fail_memory(p->diag);
+  pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   for (int32_t c = 0; c < p->n_plans; c++) {
     sfi_plan *plan = &p->plans[c];
     plan->graph = sfi_pipeline_graph(p);
@@ -139,13 +198,16 @@ static sf_status run_plan_passes(sfi_pipeline *p, sfi_pass_env *env) {
     plan->symbol_min = c ? settings->bounds[c - 1] + 1 : 1;
     plan->symbol_max = settings->bounds[c];
     plan->arena.allocator = &p->context->allocator;
-    for (size_t i = 0; i < SFI_COUNT(pipeline); i++) {
-      if (!pipeline[i].plan || !runs(p, &pipeline[i])) continue;
-      sf_status status = run_plan_pass(p, env, &pipeline[i], plan);
-      if (status != SF_OK) return status;
-    }
+    jobs[c] = (class_job){.pipeline = p, .plan = plan, .env = *env, .lock = &lock};
+    jobs[c].env.diag = &jobs[c].diag;
+    jobs[c].env.facts = class_facts;
+    jobs[c].env.digest = class_digest;
+    jobs[c].env.facts_user = &jobs[c];
   }
-  return SF_OK;
+  const sf_status status = run_classes(p, jobs);
+  pthread_mutex_destroy(&lock);
+  sfi_free(&p->context->allocator, jobs, bytes);
+  return status;
 }
 
 void sfi_pipeline_init(sfi_pipeline *p, sf_context *context, const sfi_settings *settings, sfi_diag *diag) {

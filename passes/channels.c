@@ -220,15 +220,14 @@ sfi_channel_tensor *sfi_channel_tensor_of(const sfi_channels *channels, sf_value
   return &channels->tensors[sfi_is_static(channels->graph, operand) ? channels->uses[node] + k : operand];
 }
 
-int32_t sfi_channel_class(const sfi_channels *channels, int32_t slot) {
-  int32_t *parent = channels->parent;
+static int32_t root_of(int32_t *parent, int32_t slot) {
   while (parent[slot] != slot) slot = parent[slot] = parent[parent[slot]];
   return slot;
 }
 
 static void unite(sfi_channels *channels, int32_t a, int32_t b) {
-  a = sfi_channel_class(channels, a);
-  b = sfi_channel_class(channels, b);
+  a = root_of(channels->parent, a);
+  b = root_of(channels->parent, b);
   channels->parent[a > b ? a : b] = a < b ? a : b;
 }
 
@@ -365,8 +364,10 @@ bool sfi_channels_init(sfi_channels *channels, const sf_graph *graph, const sf_a
     sf_value v = graph->outputs[i].value;
     for (int32_t d = 0; d < graph->nodes[v].shape.rank; d++) pin_all(channels, &channels->tensors[v], &graph->nodes[v].shape, d);
   }
-  for (size_t i = 0; i < channels->n_slots; i++)
-    if (channels->flags[i] & SFI_CLASS_PINNED) pin(channels, sfi_channel_class(channels, (int32_t)i));
+  for (size_t i = 0; i < channels->n_slots; i++) {
+    channels->parent[i] = root_of(channels->parent, (int32_t)i);
+    if (channels->flags[i] & SFI_CLASS_PINNED) pin(channels, channels->parent[i]);
+  }
   return true;
 }
 

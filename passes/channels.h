@@ -29,7 +29,7 @@ typedef struct sfi_channels {
   sfi_channel_tensor *tensors; /* one a value, then one an operand of each node */
   size_t n_tensors;
   int32_t *uses;   /* of each node: the tensor of its operand 0, were that static */
-  int32_t *parent; /* of each slot, never above it: union-find */
+  int32_t *parent; /* of each slot the representative of its class, never above it; union-find while classes are made */
   uint8_t *flags;  /* of each slot */
   size_t n_slots;
 } sfi_channels;
@@ -42,7 +42,9 @@ bool sfi_channels_describe(sfi_channels *channels, sf_value node, sfi_diag *diag
 
 /* The tensor that operand `k` of `node` reads; k -1: its result. */
 sfi_channel_tensor *sfi_channel_tensor_of(const sfi_channels *channels, sf_value node, int32_t k);
-int32_t sfi_channel_class(const sfi_channels *channels, int32_t slot);
+static inline int32_t sfi_channel_class(const sfi_channels *channels, int32_t slot) {
+  return channels->parent[slot];
+}
 static inline bool sfi_channel_removed(const sfi_channels *channels, int32_t slot) {
   return channels->flags[sfi_channel_class(channels, slot)] & SFI_CLASS_REMOVED;
 }
