@@ -1,5 +1,6 @@
 /* Operations that exporters write out in smaller ones, made one again: gelu, gelu_tanh, silu, layer_norm and rms_norm. One kernel or one
- * tail of a kernel instead of a chain, and for norms no passes over memory in between.
+ * tail of a kernel instead of a chain, and for norms no passes over memory in between. And rotary places, without what is put together only
+ * to be multiplied.
  * Better after simplify, which puts static operands behind. Preserves values but for rounding. Numbers are compared to the precision of
  * fp32. A match needs x in the shape of the result, so nothing is broadcast but the numbers. What else reads the smaller operations keeps
  * them. */
@@ -147,10 +148,88 @@ static sf_value norm_by_product(sfi_rewrite *rewrite, const sfi_node *product) {
   return made;
 }
 
+/* Half of the last dimension of x. */
+static sf_value half_of(sfi_rewrite *rewrite, const sfi_node *like, sf_value x, bool upper) {
+  const int32_t rank = at(rewrite, x)->shape.rank;
+  int64_t starts[SF_MAX_RANK] = {0}, ends[SF_MAX_RANK], middle = at(rewrite, x)->shape.dims[rank - 1].c[0] / 2;
+  for (int32_t d = 0; d < rank; d++) ends[d] = INT64_MAX;
+  *(upper ? &starts[rank - 1] : &ends[rank - 1]) = middle;
+  const sf_attr attrs[] = {{.id = SF_ATTR_STARTS, .count = rank, .ints = starts},
+                           {.id = SF_ATTR_ENDS, .count = rank, .ints = ends}};
+  return sfi_rewrite_add(rewrite, like, SF_OP_SLICE, 1, &x, 2, attrs);
+}
+
+/* Is `value` that half? */
+static bool is_half_of(const sfi_rewrite *rewrite, sf_value value, sf_value x, bool upper) {
+  const sfi_node *slice = at(rewrite, value);
+  const sfi_shape *from = &at(rewrite, x)->shape;
+  if (slice->op != SF_OP_SLICE || slice->inputs[0] != x) return false;
+  const int32_t last = from->rank - 1;
+  const int64_t middle = from->dims[last].c[0] / 2;
+  const sfi_attr_value *steps = sfi_attr_of(slice, SF_ATTR_STEPS);
+  bool same = sfi_is(slice->shape.dims[last], middle) && sfi_attr_of(slice, SF_ATTR_STARTS)->ints[last] == (upper ? middle : 0) &&
+              (steps->count == 0 || steps->ints[last] == 1);
+  for (int32_t d = 0; d < last; d++) same = same && sfi_poly_equal(slice->shape.dims[d], from->dims[d]);
+  return same;
+}
+
+/* What `value`, x with its halves exchanged and the upper one negated, is made of, or SF_NO_VALUE. */
+static sf_value turned_of(const sfi_rewrite *rewrite, sf_value value) {
+  const sfi_node *concat = at(rewrite, value);
+  if (concat->op != SF_OP_CONCAT || concat->n_inputs != 2 || concat->shape.rank == 0) return SF_NO_VALUE;
+  const int32_t last = concat->shape.rank - 1;
+  const int64_t axis = sfi_attr_int(concat, SF_ATTR_AXIS);
+  const sfi_node *neg = at(rewrite, concat->inputs[0]), *slice = at(rewrite, concat->inputs[1]);
+  if ((axis != -1 && axis != last) || neg->op != SF_OP_NEG || slice->op != SF_OP_SLICE) return SF_NO_VALUE;
+  const sf_value x = slice->inputs[0];
+  const sfi_poly extent = at(rewrite, x)->shape.dims[last];
+  const bool even = sfi_is_const(extent) && extent.c[0] > 0 && extent.c[0] % 2 == 0;
+  return even && is_half_of(rewrite, concat->inputs[1], x, false) && is_half_of(rewrite, neg->inputs[0], x, true) ? x : SF_NO_VALUE;
+}
+
+/* x cos + concat(-upper x, lower x) sin, as concat(lower x lower cos - upper x lower sin, upper x upper cos + lower x upper sin): the same
+ * operations, two kernels that store both halves. */
+static sf_value rotary(sfi_rewrite *rewrite, const sfi_node *sum) {
+  sf_value x = SF_NO_VALUE, cos = SF_NO_VALUE, sin = SF_NO_VALUE;
+  for (int32_t k = 0; k < 8 && cos == SF_NO_VALUE; k++) { /* every order of the operands */
+    const sfi_node *plain = at(rewrite, sum->inputs[k & 1]), *turned = at(rewrite, sum->inputs[~k & 1]);
+    if (plain->op != SF_OP_MUL || turned->op != SF_OP_MUL) return SF_NO_VALUE;
+    x = turned_of(rewrite, turned->inputs[k >> 1 & 1]);
+    if (x == SF_NO_VALUE || plain->inputs[k >> 2 & 1] != x) continue;
+    cos = plain->inputs[~k >> 2 & 1];
+    sin = turned->inputs[~k >> 1 & 1];
+  }
+  if (cos == SF_NO_VALUE || !sfi_shape_equal(&at(rewrite, x)->shape, &sum->shape)) return SF_NO_VALUE;
+  const sfi_poly extent = sum->shape.dims[sum->shape.rank - 1];
+  const sf_value factors[] = {cos, sin};
+  for (int32_t i = 0; i < 2; i++) {
+    const sfi_shape *shape = &at(rewrite, factors[i])->shape;
+    if (shape->rank == 0 || !sfi_poly_equal(shape->dims[shape->rank - 1], extent)) return SF_NO_VALUE;
+  }
+  sfi_node unnamed = *sum;
+  unnamed.name = NULL;
+  const sf_value lower = half_of(rewrite, &unnamed, x, false), upper = half_of(rewrite, &unnamed, x, true);
+  sf_value halves[2];
+  for (int32_t h = 0; h < 2; h++) {
+    if (sfi_rewrite_failed(rewrite)) return SF_NO_VALUE;
+    const sf_value own[] = {h ? upper : lower, half_of(rewrite, &unnamed, cos, h)};
+    const sf_value other[] = {h ? lower : upper, half_of(rewrite, &unnamed, sin, h)};
+    if (sfi_rewrite_failed(rewrite)) return SF_NO_VALUE;
+    const sf_value terms[] = {sfi_rewrite_add(rewrite, &unnamed, SF_OP_MUL, 2, own, 0, NULL),
+                              sfi_rewrite_add(rewrite, &unnamed, SF_OP_MUL, 2, other, 0, NULL)};
+    if (sfi_rewrite_failed(rewrite)) return SF_NO_VALUE;
+    halves[h] = sfi_rewrite_add(rewrite, &unnamed, h ? SF_OP_ADD : SF_OP_SUB, 2, terms, 0, NULL);
+  }
+  if (sfi_rewrite_failed(rewrite)) return SF_NO_VALUE;
+  const sf_attr axis = {.id = SF_ATTR_AXIS, .i = sum->shape.rank - 1};
+  return sfi_rewrite_add(rewrite, sum, SF_OP_CONCAT, 2, halves, 1, &axis);
+}
+
 static const struct rule {
   sf_op op; /* of the last of the smaller operations */
   sf_value (*apply)(sfi_rewrite *rewrite, const sfi_node *node);
-} rules[] = {{SF_OP_MUL, gelu}, {SF_OP_MUL, silu}, {SF_OP_MUL, norm_by_product}, {SF_OP_DIV, norm_by_quotient}};
+} rules[] = {
+    {SF_OP_MUL, gelu}, {SF_OP_MUL, silu}, {SF_OP_MUL, norm_by_product}, {SF_OP_DIV, norm_by_quotient}, {SF_OP_ADD, rotary}};
 
 sf_status sfi_compose(sfi_pass_env *env, const sf_graph *graph, sf_graph **out_graph) {
   sfi_rewrite rewrite;

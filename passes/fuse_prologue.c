@@ -56,6 +56,23 @@ static movement find(const sfi_kernel *producer, const dimension *dims, int32_t 
   return found;
 }
 
+/* Do the consumer's dimensions count through index e as digits of a number do, each by what those below it have together? */
+static bool counts_through(const sfi_kernel *consumer, const dimension *dim, int32_t e, const movement *moved, int32_t rank) {
+  sfi_poly reach = sfi_const(1);
+  for (uint32_t left = (UINT32_C(1) << rank) - 1; left;) {
+    int32_t next = -1;
+    for (int32_t d = 0; d < rank; d++) {
+      if (moved[d].to != e) left &= ~(UINT32_C(1) << d);
+      if (left & UINT32_C(1) << d && sfi_is(reach, moved[d].by)) next = d;
+    }
+    if (left == 0) break;
+    if (next < 0 || consumer_extent(consumer, next).div != 1) return false;
+    if (!sfi_poly_mul(reach, consumer_extent(consumer, next).of, &reach)) return false;
+    left &= ~(UINT32_C(1) << next);
+  }
+  return dim->extent.div == 1 && sfi_poly_equal(reach, dim->extent.of);
+}
+
 /* Does index e, moved by all of the consumer's dimensions, stay within its extent? */
 static bool stays_within(const sfi_kernel *consumer, const dimension *dim, int32_t e, const movement *moved, int32_t rank) {
   int32_t n = 0, only = -1;
@@ -72,6 +89,7 @@ static bool stays_within(const sfi_kernel *consumer, const dimension *dim, int32
   if (n == 0) return true;
   if (constant) return reach < dim->extent.of.c[0];
   if (n == 1) return moved[only].by == 1 && sfi_same_extent(consumer_extent(consumer, only), dim->extent);
+  if (counts_through(consumer, dim, e, moved, rank)) return true;
   const sfi_ragged *r = &consumer->ragged;
   return n == 2 && r->width && moved[r->lane].to == e && moved[r->panel].to == e && moved[r->lane].by == 1 &&
          moved[r->panel].by == r->width && dim->extent.div == 1 && sfi_poly_equal(r->columns, dim->extent.of);

@@ -36,6 +36,10 @@ static const pattern patterns[] = {
     {"%x = input f32[batch, 3, 4]\n%t = transpose %x perm=[0,2,1]\n%y = relu %t\noutput %y\n", 0, INT64_MAX, "relu"},
     {"%x = input f32[batch, 3, 4]\n%e = exp %x\n%t = transpose %e perm=[0,2,1]\n%y = relu %t\noutput %y\n", 0, INT64_MAX,
      "exp+relu"},
+    /* One index of the producer may be two of the consumer, which count through it. */
+    {"%x = input f32[4, batch, 16]\n%s = input f32[batch, 16]\n%t = input f32[4, 1, 16]\n%m = mul %x, %s\n%y = add %m, %t\noutput "
+     "%y\n",
+     0, INT64_MAX, "mul+add"},
     /* Both halves of a concatenation are stored where they belong. */
     {"%x = input f32[batch, 3]\n%a = exp %x\n%b = tanh %x\n%y = concat %a, %b axis=1\noutput %y\n", 0, INT64_MAX, "exp tanh"},
     /* A broadcast that is computed would be computed again for every copy. */
