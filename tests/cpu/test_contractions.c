@@ -1,11 +1,13 @@
-/* Every emitter of matrix products against plain fp64 loops, on each x86 target that the machine has; see contraction_cases.h. Operands
- * stand right before and right behind pages that may not be touched. */
+/* Every emitter of matrix products against plain fp64 loops, on each x86 target that the machine has, under sanitizers on one; see
+ * contraction_cases.h. Operands stand right before and right behind pages that may not be touched. */
 #include "contraction_cases.h"
+#include "sanitized.h"
 #include "suite.h"
 
 #include <stdlib.h>
 
 static const sf_isa targets[] = {SF_ISA_AVX512, SF_ISA_AVX2};
+static int n_targets;
 static kernel_store stores[SFI_COUNT(targets)];
 
 static void run_here(void *user, const kernel_case *c) {
@@ -16,23 +18,24 @@ static void run_here(void *user, const kernel_case *c) {
 }
 
 START_TEST(contraction) {
-  kernel_store *store = &stores[_i % (int)SFI_COUNT(targets)];
-  ck_assert_int_gt(contraction_cases(store, _i / (int)SFI_COUNT(targets), run_here, store), 0);
+  kernel_store *store = &stores[_i % n_targets];
+  ck_assert_int_gt(contraction_cases(store, _i / n_targets, run_here, store), 0);
 }
 END_TEST
 
 static void setup(void) {
-  for (size_t i = 0; i < SFI_COUNT(targets); i++) kernel_store_init(&stores[i], sfi_target_of(targets[i]));
+  for (int i = 0; i < n_targets; i++) kernel_store_init(&stores[i], sfi_target_of(targets[i]));
 }
 static void teardown(void) {
-  for (size_t i = 0; i < SFI_COUNT(targets); i++) kernel_store_deinit(&stores[i]);
+  for (int i = 0; i < n_targets; i++) kernel_store_deinit(&stores[i]);
 }
 
 int main(void) {
+  n_targets = sf_sanitized() ? 1 : (int)SFI_COUNT(targets); /* emitters and packers are the same; conformance has both */
   Suite *s = suite_create("contractions");
   TCase *c = tcase_create("all");
   tcase_add_checked_fixture(c, setup, teardown);
-  tcase_add_loop_test(c, contraction, 0, contraction_problems * (int)SFI_COUNT(targets));
+  tcase_add_loop_test(c, contraction, 0, contraction_problems * n_targets);
   tcase_set_timeout(c, 300);
   suite_add_tcase(s, c);
   return run_suite(s);

@@ -4,7 +4,8 @@
  * zeros; compiled for every instruction set of the machine, once as the choice pass likes it and once for each emitter of the back end's
  * table that then wins wherever it accepts; and run at extents about the bounds of classes and tiles, in one piece a kernel and in
  * several, with ordinary inputs and with NaN, infinities and huge numbers among them (trial.h).
- * --part: every Nth graph. --quick: a sample of everything. --only: graphs whose name has TEXT in it.
+ * --part: every Nth row; the graphs of one share most of their code. --quick: a sample of everything. --only: graphs whose name has TEXT
+ * in it.
  * --table: instead, that each operation, each attribute and each emitter is met by some case.
  * Exit: 0 all agree, 1 not. A failure prints what to give to --only. */
 #include "conformance_graph.h"
@@ -234,7 +235,7 @@ static void check_part(conformance *c, int part, int parts) {
           wanted = wanted || (tail == 0 && row->also & HEADS) || (head == 0 && row->also & TAILS);
           if (!wanted) continue;
           int number = next++;
-          if (number % step == 0 && number / step % parts == part) check_case(c, row, (sf_op)op, head, tail, (size_t)number);
+          if (number % step == 0 && (int)i % parts == part) check_case(c, row, (sf_op)op, head, tail, (size_t)number);
         }
     }
   }
