@@ -91,8 +91,9 @@ static sf_status create(const sf_context_options *options, sfi_diag *diag, sf_co
     pthread_mutex_destroy(&context->error_lock);
   }
   if (status == SF_OK && options->calibrate) sfi_calibrate(context);
-  /* Twice the cost is where two threads begin to gain. What the host's own threads cost is not known. */
-  context->worth_spreading_us = options->parallel_for ? 20 : 2 * context->target.spread_us;
+  /* Even where two threads only break even: what one of them would read alone mostly lies with both. What the host's own threads cost is not
+   * known. */
+  context->worth_spreading_us = options->parallel_for ? 20 : context->target.spread_us;
   if (status != SF_OK) {
     sfi_free(allocator, context, sizeof *context);
     return status;

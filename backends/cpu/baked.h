@@ -20,6 +20,11 @@ int64_t sfi_baked_depth(const sfi_kernel *kernel, const sfi_target *target);  /*
 int64_t sfi_baked_pieces(const sfi_kernel *kernel, const sfi_target *target);
 void sfi_baked_walk(const sfi_kernel *kernel, const sfi_target *target, sfi_baked_fn visit, void *user);
 
+/* Cycles, measured on Zen 5: of a row's sums, loaded or stored, for each vector; and of a nonzero whose row of X is not in L1, where K is
+ * cut into so many blocks. */
+#define SFI_BAKED_VISIT 0.8
+double sfi_baked_far(const sfi_kernel *kernel, const sfi_target *target, int64_t blocks);
+
 /* Machine code of all pieces, each with a return at its end. It takes the address of X in rcx and of the values in rdx, masks of the
  * vectors of X in k1, k2, .. where `masked`, and adds to the sums in vector registers, row by row V of them; pieces of the first block
  * of K set them. It destroys rax, rsi and the other vector registers. */

@@ -78,9 +78,11 @@ static double column_tiles(const sfi_kernel *k, const sfi_target *target, int64_
  * it comes from L3 at an eighth of what data does, for nothing foresees it. */
 double sfi_baked_cost(const sfi_kernel *k, const sfi_plan *plan, int64_t symbol) {
   double v = k->tile.vectors, nonzeros = (double)k->contract.facts->nonzeros, rows = (double)k->contract.rows;
-  double tiles = column_tiles(k, plan->target, symbol), visits = rows * (double)(2 * sfi_baked_blocks(k, plan->target) - 1);
+  const int64_t blocks = sfi_baked_blocks(k, plan->target);
+  double tiles = column_tiles(k, plan->target, symbol), visits = rows * (double)(2 * blocks - 1);
   double again = sfi_min(sfi_max(1, (int64_t)tiles), columns_at_once(k, plan->target));
-  double cycles = nonzeros * (0.1 + 0.415 * v) * sfi_slots_a_load(k) + visits * 0.8 * v + code_bytes(k) / 64 / again;
+  double step = (0.1 + 0.415 * v) * sfi_slots_a_load(k) + sfi_baked_far(k, plan->target, blocks);
+  double cycles = nonzeros * step + visits * SFI_BAKED_VISIT * v + code_bytes(k) / 64 / again;
   double fetch = is_cold(k, plan) ? code_bytes(k) / (plan->target->l3_gbps / 8 * 1e3) : 0;
   return sfi_cycles_us(plan->target, tiles * cycles) + fetch;
 }

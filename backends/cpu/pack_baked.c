@@ -2,20 +2,20 @@
 #include "baked.h"
 #include "emitters.h"
 
-/* Cycles of a row that one more block of K adds, and of a nonzero whose row of X is not in L1. Measured on Zen 5. */
-static const double visit_cycles = 2, far_cycles = 0.3;
+double sfi_baked_far(const sfi_kernel *k, const sfi_target *target, int64_t blocks) {
+  const double near = (double)target->l1_bytes * 5 / 6, vectors = k->tile.vectors;
+  const double bytes =
+      (double)k->contract.depth.c[0] * vectors * target->lanes * 4 * 2 / (double)blocks; /* two panels take turns */
+  return bytes > near ? 0.28 * vectors * (1 - near / bytes) * (1 + 4 * bytes / (double)target->l2_bytes) : 0;
+}
 
-/* Two panels take turns in L1. */
+/* One more block of K, which loads and stores the sums of all rows, against rows of X that are not in L1. */
 int64_t sfi_baked_blocks(const sfi_kernel *k, const sfi_target *target) {
-  const double bytes = (double)k->contract.depth.c[0] * k->tile.vectors * target->lanes * 4 * 2,
-               near = (double)target->l1_bytes * 5 / 6;
   const double nonzeros = (double)k->contract.facts->nonzeros / (double)sfi_max(1, k->contract.rows);
   double least = 0;
   int64_t best = 1;
-  for (int64_t n = 1; n == 1 || (double)(n - 1) * near < bytes; n++) {
-    const double block = bytes / (double)n;
-    const double far = block > near ? (1 - near / block) * (1 + 4 * block / (double)target->l2_bytes) : 0;
-    const double cycles = (double)n * visit_cycles + nonzeros * far_cycles * far;
+  for (int64_t n = 1; n == 1 || sfi_baked_far(k, target, n - 1) > 0; n++) {
+    const double cycles = (double)n * 2 * SFI_BAKED_VISIT * k->tile.vectors + nonzeros * sfi_baked_far(k, target, n);
     if (n == 1 || cycles < least) least = cycles, best = n;
   }
   return best;
