@@ -168,9 +168,64 @@ class Copying(nn.Module):
         return self.net(*inputs, in_place=False)
 
 
-def random_decoder():
+class RootMeanSquare(nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5))
+
+
+class LlamaLayer(nn.Module):
+    """Llama's, as Hugging Face writes it: rotary places, keys and values shared by groups of heads, a gate."""
+
+    def __init__(self, size, heads, shared, wide):
+        super().__init__()
+        self.heads, self.shared, self.each = heads, shared, size // heads
+        self.norm_1, self.norm_2 = RootMeanSquare(size), RootMeanSquare(size)
+        self.query, self.out = nn.Linear(size, size, bias=False), nn.Linear(size, size, bias=False)
+        self.key, self.value = (nn.Linear(size, shared * self.each, bias=False) for _ in range(2))
+        self.gate, self.up, self.down = nn.Linear(size, wide, bias=False), nn.Linear(size, wide, bias=False), nn.Linear(wide, size, bias=False)
+
+    def forward(self, x, cos, sin, past):
+        y = self.norm_1(x)
+        q, k, v = (m(y).unflatten(-1, (-1, self.each)).transpose(1, 2) for m in (self.query, self.key, self.value))
+        q, k = (t * cos + torch.cat((-t[..., self.each // 2:], t[..., :self.each // 2]), -1) * sin for t in (q, k))
+        if past:
+            k, v = torch.cat((past[0], k), 2), torch.cat((past[1], v), 2)
+        repeated = [t[:, :, None].expand(-1, -1, self.heads // self.shared, -1, -1).flatten(1, 2) for t in (k, v)]
+        y = nn.functional.scaled_dot_product_attention(q, *repeated, is_causal=not past)
+        x = x + self.out(y.transpose(1, 2).flatten(2))
+        y = self.norm_2(x)
+        return x + self.down(nn.functional.silu(self.gate(y)) * self.up(y)), k, v
+
+
+class Llama(nn.Module):
+    """A small one: many tokens at once, or, with the keys and values of those before, one behind the others. Logits of the last token."""
+    LAYERS, SIZE, HEADS, SHARED, WIDE, WORDS, POSITIONS = 12, 768, 12, 4, 2048, 32000, 2048
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(self.WORDS, self.SIZE)
+        self.layers = nn.ModuleList(LlamaLayer(self.SIZE, self.HEADS, self.SHARED, self.WIDE) for _ in range(self.LAYERS))
+        self.norm, self.head = RootMeanSquare(self.SIZE), nn.Linear(self.SIZE, self.WORDS, bias=False)
+        each = self.SIZE // self.HEADS
+        angles = torch.outer(torch.arange(self.POSITIONS), 1e4 ** (-torch.arange(0, each, 2) / each)).repeat(1, 2)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, tokens, places, *past):
+        x, cos, sin, grown = self.words(tokens), self.cos[places].unsqueeze(1), self.sin[places].unsqueeze(1), []
+        for i, layer in enumerate(self.layers):
+            x, *kept = layer(x, cos, sin, past[2 * i:2 * i + 2])
+            grown += kept
+        return (self.head(self.norm(x[:, -1])), *grown)
+
+
+def random_decoder(kind=Decoder):
     torch.manual_seed(2)
-    net = Decoder().eval()
+    net = kind().eval()
     for module in net.modules():
         if isinstance(module, (nn.Linear, nn.Embedding)):
             module.weight.data.normal_(0, .02)
@@ -179,7 +234,7 @@ def random_decoder():
     return net
 
 
-NETWORKS = {"resnet50": lambda: without_batch_norms(ResNet50().eval()), "minilm": MiniLM, "decoder": Decoder}
+NETWORKS = {"resnet50": lambda: without_batch_norms(ResNet50().eval()), "minilm": MiniLM, "decoder": Decoder, "llama": Llama}
 
 
 def load(name, state):
