@@ -177,7 +177,7 @@ static sf_status run_classes(sfi_pipeline *p, class_job *jobs) {
   for (int32_t c = 0; c < p->n_plans; c++) {
     if (jobs[c].status == SF_OK) continue;
     if (p->diag->error.status == SF_OK) *p->diag = jobs[c].diag;
-    return jobs[c].status;
+    return p->diag->error.status;
   }
   return SF_OK;
 }

@@ -54,7 +54,10 @@ void sfi_spread(sf_context *context, int64_t count, void (*body)(void *argument,
   int64_t wanted = sfi_min(sfi_min(count, context->threads) - 1, HELPERS_MAX), started = 0;
   if (wanted > 0 && pthread_attr_init(&attributes) == 0) {
     leave_place(&attributes);
-    while (started < wanted && pthread_create(&helpers[started], &attributes, work, &j) == 0) started++;
+    /* The places may be forbidden since they were told. */
+    while (started < wanted && (pthread_create(&helpers[started], &attributes, work, &j) == 0 ||
+                                pthread_create(&helpers[started], NULL, work, &j) == 0))
+      started++;
     pthread_attr_destroy(&attributes);
   }
   work(&j); /* this thread does whatever the others do not */

@@ -240,6 +240,7 @@ static bool matches(pattern *p, sf_value v) {
   if (!sfi_is_const(width) || !sfi_is_const(depth) || !sfi_is_const(heads) || !sfi_is_const(shared)) return false;
   if (width.c[0] < 1 || depth.c[0] < 1 || width.c[0] + depth.c[0] > FEATURES_MOST) return false;
   if (shared.c[0] < 1 || heads.c[0] % shared.c[0] || !sfi_poly_equal(values->shape.dims[1], shared)) return false;
+  if (!sfi_poly_equal(outer->shape.dims[1], heads)) return false; /* q's one head may stand for all of the others' */
   if (!sfi_poly_equal(q->shape.dims[0], k->shape.dims[0]) || !sfi_poly_equal(q->shape.dims[0], values->shape.dims[0])) return false;
   if (!isfinite((float)p->scale) || (float)p->scale == 0) return false;
   find_causal(p, inner->shape.dims[2], inner->shape.dims[3]);

@@ -219,17 +219,23 @@ static LLVMValueRef pow_of(sfi_emission *e, LLVMValueRef x, LLVMValueRef y) {
   return select_where(e, LLVMRealOEQ, x, one, one, select_where(e, LLVMRealOEQ, y, zero, one, v));
 }
 
-/* sin(x + quarter pi / 2): x less the nearest multiple n of pi / 2, which is in two parts, is exact but for the last digits of fp64 below
- * 2^50; then Taylor's sum of the sine or cosine, with the sign of its quadrant. */
+/* d - n pi / 2, with pi / 2 in two parts: exact but for the last digits of fp64. */
+static LLVMValueRef less_quarters(sfi_emission *e, LLVMValueRef x, LLVMValueRef d, LLVMValueRef n) {
+  LLVMValueRef r = sfi_fma(e, n, wide_constant(e, x, -1.57079632679489656), d);
+  return sfi_fma(e, n, wide_constant(e, x, -6.12323399573676604e-17), r);
+}
+
+/* sin(x + quarter pi / 2): x less the nearest multiple n of pi / 2, then Taylor's sum of the sine or cosine, with the sign of its quadrant. Of
+ * large x, up to 2^50, the first n may be a neighbour of the nearest: what is left says so. */
 static LLVMValueRef sine_of(sfi_emission *e, LLVMValueRef x, int quarter) {
   static const double sine[] = {-1. / 39916800, 1. / 362880, -1. / 5040, 1. / 120, -1. / 6},
                       cosine[] = {-1. / 3628800, 1. / 40320, -1. / 720, 1. / 24, -1. / 2};
   LLVMValueRef d = LLVMBuildFPExt(e->builder, x, shaped(e, LLVMDoubleTypeInContext(e->context), x), "");
   LLVMValueRef half = wide_constant(e, x, 0.5), two = wide_constant(e, x, 2), most = wide_constant(e, x, 0.8),
                least = wide_constant(e, x, -0.8);
-  LLVMValueRef n = unary(e, "llvm.rint", mul(e, d, wide_constant(e, x, 0.636619772367581343)));
-  LLVMValueRef r = sfi_fma(e, n, wide_constant(e, x, -1.57079632679489656), d);
-  r = sfi_fma(e, n, wide_constant(e, x, -6.12323399573676604e-17), r);
+  LLVMValueRef quarters = wide_constant(e, x, 0.636619772367581343), n = unary(e, "llvm.rint", mul(e, d, quarters));
+  n = add(e, n, unary(e, "llvm.rint", mul(e, less_quarters(e, x, d, n), quarters)));
+  LLVMValueRef r = less_quarters(e, x, d, n);
   r = select_where(e, LLVMRealOGT, r, most, most, select_where(e, LLVMRealOLT, r, least, least, r));
   LLVMValueRef z = mul(e, r, r), s = wide_constant(e, x, sine[0]), c = wide_constant(e, x, cosine[0]);
   for (size_t i = 1; i < SFI_COUNT(sine); i++) {
@@ -242,7 +248,8 @@ static LLVMValueRef sine_of(sfi_emission *e, LLVMValueRef x, int quarter) {
   LLVMValueRef turn = unary(e, "llvm.floor", mul(e, pair, half));
   LLVMValueRef y = select_where(e, LLVMRealOEQ, quadrant, mul(e, pair, two), s, c);
   y = select_where(e, LLVMRealOEQ, pair, mul(e, turn, two), y, LLVMBuildFNeg(e->builder, y, ""));
-  return LLVMBuildFPTrunc(e->builder, y, LLVMTypeOf(x), "");
+  y = LLVMBuildFPTrunc(e->builder, y, LLVMTypeOf(x), "");
+  return quarter ? y : select_where(e, LLVMRealOEQ, x, constant(e, x, 0), x, y); /* of -0 it is -0 */
 }
 
 LLVMValueRef sfi_where(sfi_emission *e, LLVMValueRef c, LLVMValueRef x, LLVMValueRef y) {
