@@ -6,16 +6,9 @@ static const double sample_us = 20; /* shorter calls are repeated: a reading of 
 
 /* Around the weight of one kernel stand those of all: where they do not fit a cache together, a run finds none of them there. */
 static size_t sweep_of(const sfi_plan *plan) {
-  double weights = 0;
-  for (size_t k = 0; k < plan->n_kernels; k++) {
-    const sfi_facts *facts = plan->kernels[k].anchor == SFI_ANCHOR_CONTRACT ? plan->kernels[k].contract.facts : NULL;
-    if (!facts) continue;
-    const double dense = (double)facts->rows * (double)facts->columns * 4, sparse = (double)facts->nonzeros * 6;
-    weights += dense < sparse ? dense : sparse;
-  }
   const sfi_target *target = plan->target;
-  if (weights > (double)target->l3_bytes * 0.8) return (size_t)target->l3_bytes * 2;
-  return weights > (double)target->l2_bytes * 0.5 ? (size_t)target->l2_bytes * 2 : 0;
+  if (plan->weight_bytes > (double)target->l3_bytes * 0.8) return (size_t)target->l3_bytes * 2;
+  return plan->weight_bytes > (double)target->l2_bytes * 0.5 ? (size_t)target->l2_bytes * 2 : 0;
 }
 
 static void touch(const void *memory, size_t bytes) {

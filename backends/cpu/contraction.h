@@ -86,6 +86,8 @@ sf_status sfi_pack_panels(const sfi_kernel *kernel, int64_t rows, const sf_alloc
 
 /* Load slots that a vector of X takes: more than one where the taps of a window place it across two lines. For costs. */
 double sfi_slots_a_load(const sfi_kernel *kernel);
+/* The part of `bytes` of X that L1, where `near` of them find room, does not hold when it is needed, times what the distance adds. For costs. */
+double sfi_far(const sfi_target *target, double bytes, double near);
 /* Microseconds of `cycles` on one core of the target. */
 double sfi_cycles_us(const sfi_target *target, double cycles);
 /* Microseconds to read `bytes` of a weight once on one core, from the smallest cache that can hold all of the program's; from memory, while

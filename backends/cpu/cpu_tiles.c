@@ -340,6 +340,10 @@ double sfi_slots_a_load(const sfi_kernel *k) {
   return is_image(k) && is_compressed(k) ? 1.6 : 1;
 }
 
+double sfi_far(const sfi_target *target, double bytes, double near) {
+  return bytes > near ? (1 - near / bytes) * (1 + 4 * bytes / (double)target->l2_bytes) : 0;
+}
+
 double sfi_cycles_us(const sfi_target *target, double cycles) {
   return cycles * sfi_target_cycle_us(target);
 }

@@ -40,10 +40,9 @@ static double visit_cycles(double vectors) {
 static double far_cycles(double vectors) {
   return 0.3 * vectors;
 }
-/* The part of a block's rows of X, `bytes` of them, that is not in L1 when it is needed, times what the distance adds. */
+/* Of a block's rows of X, `bytes` of them. */
 static double far(const sfi_target *target, double bytes) {
-  double near = (double)target->l1_bytes * 2 / 3;
-  return bytes > near ? (1 - near / bytes) * (1 + 4 * bytes / (double)target->l2_bytes) : 0;
+  return sfi_far(target, bytes, (double)target->l1_bytes * 2 / 3);
 }
 
 /* The fewer nonzeros a row has, the deeper the blocks: visits of its sums against rows of X from L2. */

@@ -3,10 +3,10 @@
 #include "emitters.h"
 
 double sfi_baked_far(const sfi_kernel *k, const sfi_target *target, int64_t blocks) {
-  const double near = (double)target->l1_bytes * 5 / 6, vectors = k->tile.vectors;
+  const double vectors = k->tile.vectors;
   const double bytes =
       (double)k->contract.depth.c[0] * vectors * target->lanes * 4 * 2 / (double)blocks; /* two panels take turns */
-  return bytes > near ? 0.28 * vectors * (1 - near / bytes) * (1 + 4 * bytes / (double)target->l2_bytes) : 0;
+  return 0.28 * vectors * sfi_far(target, bytes, (double)target->l1_bytes * 5 / 6);
 }
 
 /* One more block of K, which loads and stores the sums of all rows, against rows of X that are not in L1. */
