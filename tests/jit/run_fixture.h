@@ -304,6 +304,17 @@ static inline void host_parallel_for(void *user, int64_t count, void (*body)(voi
   pthread_join(thread, NULL);
 }
 
+/* ---- threads at once ---------------------------------------------------------------------------------------------- */
+
+/* A thread for each of n workers of so many bytes; back when all have ended. */
+static inline void work_at_once(void *(*body)(void *worker), void *workers, size_t n, size_t bytes) {
+  enum { MOST = 256 };
+  pthread_t threads[MOST];
+  ck_assert_uint_le(n, MOST);
+  for (size_t i = 0; i < n; i++) ck_assert_int_eq(pthread_create(&threads[i], NULL, body, (char *)workers + i * bytes), 0);
+  for (size_t i = 0; i < n; i++) pthread_join(threads[i], NULL);
+}
+
 /* ---- folders ------------------------------------------------------------------------------------------------------ */
 
 #endif

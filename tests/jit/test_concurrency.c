@@ -34,7 +34,6 @@ static void forget(expected *e) {
 }
 
 typedef struct worker {
-  pthread_t thread;
   int index;
   sf_context *context;
   const sf_graph *graphs[NETWORKS]; /* shared: built, only read */
@@ -90,12 +89,9 @@ static void run_workers(const char *cache_dir, sf_parallel_for_fn parallel_for) 
   for (int i = 0; i < THREADS; i++) {
     workers[i] = (worker){.index = i, .context = context, .program = program, .shared = 4, .want = &want};
     memcpy(workers[i].graphs, graphs, sizeof graphs);
-    ck_assert_int_eq(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
   }
-  for (int i = 0; i < THREADS; i++) {
-    pthread_join(workers[i].thread, NULL);
-    ck_assert_msg(workers[i].wrong == 0, "thread %d: %d wrong", i, workers[i].wrong);
-  }
+  work_at_once(work, workers, THREADS, sizeof *workers);
+  for (int i = 0; i < THREADS; i++) ck_assert_msg(workers[i].wrong == 0, "thread %d: %d wrong", i, workers[i].wrong);
   sf_program_release(program);
   for (int n = 0; n < NETWORKS; n++) sf_graph_release(graphs[n]);
   sf_context_release(context);
@@ -131,14 +127,9 @@ START_TEST(more_runs_than_slots) {
   sf_graph *graph = build_network(context, 4, 1);
   sf_program *program = compile(context, graph);
   static worker workers[MANY];
-  for (int i = 0; i < MANY; i++) {
-    workers[i] = (worker){.index = i, .program = program, .shared = 4, .want = &want};
-    ck_assert_int_eq(pthread_create(&workers[i].thread, NULL, run_once, &workers[i]), 0);
-  }
-  for (int i = 0; i < MANY; i++) {
-    pthread_join(workers[i].thread, NULL);
-    ck_assert_int_eq(workers[i].wrong, 0);
-  }
+  for (int i = 0; i < MANY; i++) workers[i] = (worker){.index = i, .program = program, .shared = 4, .want = &want};
+  work_at_once(run_once, workers, MANY, sizeof *workers);
+  for (int i = 0; i < MANY; i++) ck_assert_int_eq(workers[i].wrong, 0);
   sf_program_release(program);
   sf_graph_release(graph);
   forget(&want);

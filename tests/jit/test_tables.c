@@ -376,7 +376,6 @@ START_TEST(out_of_memory) {
 END_TEST
 
 typedef struct worker {
-  pthread_t thread;
   sf_program *program;
   const place *place;
   uint64_t seed;
@@ -397,14 +396,9 @@ START_TEST(looked_up_at_once) {
   for (int i = 0; i < PROGRAMS; i++) {
     sf_program *program = opened(&p, context, 0);
     worker workers[THREADS];
-    for (size_t t = 0; t < THREADS; t++) {
-      workers[t] = (worker){.program = program, .place = &p, .seed = t / 2 * 6};
-      ck_assert_int_eq(pthread_create(&workers[t].thread, NULL, work, &workers[t]), 0);
-    }
-    for (size_t t = 0; t < THREADS; t++) {
-      pthread_join(workers[t].thread, NULL);
-      ck_assert_int_eq(workers[t].wrong, 0);
-    }
+    for (size_t t = 0; t < THREADS; t++) workers[t] = (worker){.program = program, .place = &p, .seed = t / 2 * 6};
+    work_at_once(work, workers, THREADS, sizeof *workers);
+    for (size_t t = 0; t < THREADS; t++) ck_assert_int_eq(workers[t].wrong, 0);
     sf_program_release(program);
   }
   sf_context_release(context);

@@ -269,7 +269,6 @@ START_TEST(out_of_memory) {
 END_TEST
 
 typedef struct worker {
-  pthread_t thread;
   sf_program *program;
   const place *place;
   size_t first; /* extent */
@@ -292,14 +291,9 @@ START_TEST(wanted_at_once) {
     sf_program *program = open_model(&p, context, 0, &stats);
     if (i == PROGRAMS - 1) remove_tree(p.cache);
     worker workers[THREADS];
-    for (size_t t = 0; t < THREADS; t++) {
-      workers[t] = (worker){.program = program, .place = &p, .first = t / 2};
-      ck_assert_int_eq(pthread_create(&workers[t].thread, NULL, work, &workers[t]), 0);
-    }
-    for (size_t t = 0; t < THREADS; t++) {
-      pthread_join(workers[t].thread, NULL);
-      ck_assert_int_eq(workers[t].wrong, 0);
-    }
+    for (size_t t = 0; t < THREADS; t++) workers[t] = (worker){.program = program, .place = &p, .first = t / 2};
+    work_at_once(work, workers, THREADS, sizeof *workers);
+    for (size_t t = 0; t < THREADS; t++) ck_assert_int_eq(workers[t].wrong, 0);
     sf_program_release(program);
     sf_context_release(context);
   }
